@@ -1,0 +1,70 @@
+"""The command line: one file per command, each imported only when it is called."""
+
+import importlib
+import os
+import sys
+
+import click
+
+from comitia.errors import ComitiaError
+
+COMMANDS = {
+    "run": "a whole study: fit, sample, reweight, report",
+    "fit": "fit a committee of potentials to reference data",
+    "eval": "errors and calibration of a model on a data set",
+    "inspect": "what is inside a model file",
+    "serve": "the force client for i-PI, ASE or any server of the protocol",
+    "sample": "i-PI and its force clients under one command",
+    "reweight": "averages under every committee member, with their errors",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, context):
+        return list(COMMANDS)
+
+    def get_command(self, context, name):
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"comitia.cli.{name}").command
+
+    def format_commands(self, context, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version(context, option, value):
+    if value:
+        from comitia import __version__
+
+        click.echo(f"comitia {__version__}")
+        context.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
+def cli():
+    """Machine-learned potentials with committees: fit, serve, sample, and averages with their errors.
+
+    \b
+    comitia fit FIT.yaml
+    comitia serve model.safetensors --template init.xyz --unix comitia
+    """
+
+
+def main():
+    """Run the command line; end with the exit code that says what happened."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("comitia: interrupted", err=True)
+        code = 130
+    except ComitiaError as error:
+        if os.environ.get("COMITIA_TRACEBACK"):
+            raise
+        click.echo(f"comitia: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,3 @@
+from comitia.cli import main
+
+main()
