@@ -1,0 +1,196 @@
+"""The ensembles of the committee members, seen from frames sampled with one driving potential."""
+
+import numpy as np
+
+from comitia.errors import SeriesError, UsageError
+from comitia.thermodynamics.time_series import as_series, error_of_mean
+from comitia.units import KB
+
+METHODS = ("cea", "direct")
+
+
+def driving_potential(member_energies, driving):
+    """Driving potential of every frame, eV, from "mean", the index of a member, or an array.
+
+    Parameters
+    ----------
+    member_energies : (n_frames, n_members) array, eV
+    driving : "mean", int (counted from 0) or (n_frames,) array, eV
+
+    Returns
+    -------
+    (n_frames,) array
+    """
+    n_frames, n_members = member_energies.shape
+    if isinstance(driving, str):
+        if driving != "mean":
+            raise UsageError(f"driving is {driving!r}; it must be 'mean', the index of a member, or an array")
+        return member_energies.mean(axis=1)
+    if isinstance(driving, (int, np.integer)) and not isinstance(driving, bool):
+        if not 0 <= driving < n_members:
+            raise UsageError(f"driving is member {driving}; the committee has members 0 to {n_members - 1}")
+        return member_energies[:, driving]
+    driving = as_series(driving, "the driving potential")
+    if driving.shape != (n_frames,):
+        raise SeriesError(
+            f"the driving potential has shape {driving.shape}, the member energies have {n_frames} frames; "
+            "give one energy for each of the same frames"
+        )
+    return driving
+
+
+class MemberEnsembles:
+    r"""Weights that carry averages over the sampled frames to the ensemble of every member.
+
+    With :math:`\delta_k = V_k - V_d` and weights :math:`w_t \propto e^{\beta B_t}` that undo a bias,
+
+    * direct: :math:`W_{tk} \propto w_t\, e^{-\beta \delta_{tk}}`, exact, but few frames count where
+      :math:`\beta\delta` varies by more than one;
+    * cea: :math:`W_{tk} = w_t [1 - \beta (\delta_{tk} - \langle\delta_k\rangle)]`, the first order of a
+      cumulant expansion, whose statistical noise does not grow with the size of the system.
+
+    Each member energy is taken from its own mean first, so that constants between members do not matter.
+    Energies of path integrals are averaged over beads before they come here.
+
+    Parameters
+    ----------
+    member_energies : (n_frames, n_members) array, eV
+    temperature : float, K
+    method : "cea" or "direct"
+    driving : "mean", int or (n_frames,) array, eV
+    bias : (n_frames,) array, eV, or None
+
+    Attributes
+    ----------
+    beta : float, 1/eV
+    frame_weights : (n_frames,) array, sum 1
+    deviation : (n_frames, n_members) array, eV, weighted mean 0
+    weights : (n_frames, n_members) array, every column has sum 1
+
+    Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), doi:10.1063/5.0036522;
+    Torrie and Valleau, J. Comput. Phys. 23, 187 (1977), doi:10.1016/0021-9991(77)90121-8.
+    """
+
+    def __init__(self, member_energies, temperature, method="cea", driving="mean", bias=None):
+        if method not in METHODS:
+            raise UsageError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+        if not (np.isfinite(temperature) and temperature > 0):
+            raise UsageError(f"temperature is {temperature} K; it must be above 0")
+        energies = as_series(member_energies, "the member energies")
+        if energies.ndim == 1:
+            energies = energies[:, None]
+        energies = energies - energies.mean(axis=0)
+        if not isinstance(driving, (str, int, np.integer)):
+            driving = as_series(driving, "the driving potential")
+            driving = driving - driving.mean()
+        self.method = method
+        self.beta = 1 / (KB * temperature)
+        self.n_frames, self.n_members = energies.shape
+        self.frame_weights = self._frame_weights(bias)
+        deviation = energies - driving_potential(energies, driving)[:, None]
+        self.deviation = deviation - self.frame_weights @ deviation
+        if method == "direct":
+            log_weights = np.log(self.frame_weights)[:, None] - self.beta * self.deviation
+            weights = np.exp(log_weights - log_weights.max(axis=0))
+            self.weights = weights / weights.sum(axis=0)
+        else:
+            self.weights = self.frame_weights[:, None] * (1 - self.beta * self.deviation)
+
+    def _frame_weights(self, bias):
+        if bias is None:
+            return np.full(self.n_frames, 1 / self.n_frames)
+        bias = as_series(bias, "the bias")
+        if bias.shape != (self.n_frames,):
+            raise SeriesError(
+                f"the bias has shape {bias.shape}, the member energies have {self.n_frames} frames; "
+                "give one bias energy for each of the same frames"
+            )
+        exponent = self.beta * (bias - bias.max())
+        weights = np.exp(np.maximum(exponent, -700.0))
+        return weights / weights.sum()
+
+    def averages(self, observable):
+        r"""Average of an observable under every member, and what each frame contributes to it.
+
+        Parameters
+        ----------
+        observable : (n_frames,) array, or (n_frames, n_members) member estimators, paired k = k
+
+        Returns
+        -------
+        members : (n_members,) array, :math:`\sum_t W_{tk}\, a_{tk}`
+        influence : (n_frames, n_members) array
+            to first order, the change of the average when frame t weighs more; the standard error of its
+            mean is that of the average, with the correlation between frames and between numerator and
+            denominator included
+        """
+        if observable.ndim == 1:
+            observable = observable[:, None]
+        origin = self.frame_weights @ observable
+        fluctuation = observable - origin
+        shift = np.sum(self.weights * fluctuation, axis=0)
+        if self.method == "direct":
+            influence = self.n_frames * self.weights * (fluctuation - shift)
+        else:
+            share = self.n_frames * self.frame_weights[:, None]
+            influence = share * (fluctuation * (1 - self.beta * self.deviation) - shift)
+        return origin + shift, influence
+
+    def effective_sample_size(self, inefficiency=1.0):
+        r""":math:`(\sum_t W_{tk})^2 / \sum_t W_{tk}^2 / g`, an (n_members,) array."""
+        return self.weights.sum(axis=0) ** 2 / np.sum(self.weights**2, axis=0) / inefficiency
+
+    def spread(self):
+        r"""Standard deviation over frames of :math:`\beta\delta_k`, an (n_members,) array."""
+        return self.beta * np.sqrt(self.frame_weights @ self.deviation**2)
+
+    def cumulants_agree(self):
+        r"""Whether :math:`-\ln\langle e^{-\beta\delta}\rangle` equals its second cumulant within two errors.
+
+        The error is that of the difference, as the two come from the same frames. Without agreement the
+        tail that dominates the exponential average has not been sampled.
+
+        Returns
+        -------
+        (n_members,) boolean array
+        """
+        reduced = self.beta * self.deviation
+        log_weights = np.log(self.frame_weights)[:, None] - reduced
+        largest = log_weights.max(axis=0)
+        log_mean = largest + np.log(np.exp(log_weights - largest).sum(axis=0))
+        variance = self.frame_weights @ reduced**2
+        difference = -log_mean + variance / 2
+        share = self.n_frames * self.frame_weights[:, None]
+        exponential = share * (np.exp(-reduced - log_mean) - 1)
+        second = share * (reduced - (reduced**2 - variance) / 2)
+        error = error_of_mean(-exponential - second)
+        return np.abs(difference) <= 2 * error + 1e-12
+
+
+def committee_error(members, influence):
+    r"""Error of an average that comes from the spread of the committee, without its own sampling noise.
+
+    .. math:: \sigma^2 = \mathrm{Var}_k \langle a\rangle_k
+              - \frac{1}{M - 1} \sum_k \mathrm{Var}_\mathrm{stat}(\langle a\rangle_k - \langle a\rangle)
+
+    where :math:`\langle a\rangle` is the mean over members; noise that all members share cancels in the
+    differences, as it does in the variance. Where the noise is the larger one, the committee error cannot
+    be resolved and the level of the noise is returned in its place.
+
+    Parameters
+    ----------
+    members : (n_members,) array, at least two
+    influence : (n_frames, n_members) array, from `MemberEnsembles.averages`
+
+    Returns
+    -------
+    error : float, in the unit of the average
+    resolved : bool, False where the error is the level of the noise
+    """
+    n_members = len(members)
+    noise = np.sum(error_of_mean(influence - influence.mean(axis=1, keepdims=True)) ** 2) / (n_members - 1)
+    remainder = members.var(ddof=1) - noise
+    rounding = 1e-12 * max(np.abs(influence).max(), np.abs(members).max())
+    if remainder > rounding**2:
+        return float(np.sqrt(remainder)), True
+    return float(np.sqrt(noise)), False

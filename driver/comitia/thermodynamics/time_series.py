@@ -1,0 +1,163 @@
+"""Correlated time series: statistical inefficiency, error of a mean, blocking, and where equilibrium begins."""
+
+import numpy as np
+
+from comitia.errors import NumericalError, SeriesError
+
+MINIMUM_FRAMES = 10
+"""Fewer frames than this say nothing about their own correlation."""
+
+
+def as_series(values, name):
+    """Float64 array whose first axis is time, checked for length and for numbers that are not finite.
+
+    Parameters
+    ----------
+    values : (n_frames,) or (n_frames, n_series) array
+    name : str
+        what the array holds, for the message
+
+    Raises
+    ------
+    SeriesError
+        if there are fewer than `MINIMUM_FRAMES` frames, or the shape is another one.
+    NumericalError
+        if a number is not finite; the message names the first such frame.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim not in (1, 2) or values.size == 0:
+        raise SeriesError(f"{name} has shape {values.shape}; it must be (n_frames,) or (n_frames, n_series)")
+    if len(values) < MINIMUM_FRAMES:
+        raise SeriesError(
+            f"{name} has {len(values)} frames; at least {MINIMUM_FRAMES} are needed for an error bar: sample longer"
+        )
+    finite = np.isfinite(values).reshape(len(values), -1)
+    if not finite.all():
+        frame, column = np.argwhere(~finite)[0]
+        where = f"frame {frame}" if values.ndim == 1 else f"frame {frame}, column {column}"
+        raise NumericalError(f"{name}, {where} (counted from 0) is {values.reshape(len(values), -1)[frame, column]}")
+    return values
+
+
+def _autocorrelation(series):
+    """Normalised autocorrelation of every column; 0 where a column does not move. (n_frames, n_series)."""
+    n_frames = len(series)
+    fluctuation = series - series.mean(axis=0)
+    length = 1 << (2 * n_frames - 1).bit_length()
+    spectrum = np.fft.rfft(fluctuation, n=length, axis=0)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, n=length, axis=0)[:n_frames] / n_frames
+    variance = covariance[0]
+    moves = variance > (1e-14 * np.abs(series).max(axis=0)) ** 2
+    return np.divide(covariance, variance, out=np.zeros_like(covariance), where=moves)
+
+
+def statistical_inefficiency(series):
+    r"""Frames per independent frame, from the initial monotone positive sequence of the autocorrelation.
+
+    .. math:: g = -1 + 2 \sum_{m=0}^{m_0} \Gamma_m, \qquad \Gamma_m = \rho(2m) + \rho(2m+1)
+
+    Sums of neighbouring pairs are positive and decreasing for a reversible dynamics; the sum ends at the
+    first pair that is not positive, and each pair is at most the one before. The result lies between 1
+    (anticorrelation is not made use of) and half the number of frames.
+
+    Parameters
+    ----------
+    series : (n_frames,) or (n_frames, n_series) array
+
+    Returns
+    -------
+    float or (n_series,) array; 1 for a series that does not move.
+
+    C. J. Geyer, Statist. Sci. 7, 473 (1992), doi:10.1214/ss/1177011137.
+    """
+    series = as_series(series, "the time series")
+    n_frames = len(series)
+    rho = _autocorrelation(series.reshape(n_frames, -1))
+    pairs = rho[0 : n_frames - 1 : 2] + rho[1:n_frames:2]
+    positive = np.logical_and.accumulate(pairs > 0, axis=0)
+    decreasing = np.minimum.accumulate(pairs, axis=0)
+    inefficiency = np.clip(-1 + 2 * np.sum(decreasing, axis=0, where=positive), 1, n_frames / 2)
+    return float(inefficiency[0]) if series.ndim == 1 else inefficiency
+
+
+def error_of_mean(series):
+    r"""Standard error of the mean of correlated data.
+
+    .. math:: \sigma^2 = \frac{g\,s^2}{N - g}, \qquad s^2 = \frac 1N \sum_t (a_t - \bar a)^2
+
+    which is the textbook :math:`s^2/(N-1)` where frames are independent (g = 1).
+
+    Parameters
+    ----------
+    series : (n_frames,) or (n_frames, n_series) array
+
+    Returns
+    -------
+    float or (n_series,) array, in the unit of the series
+    """
+    series = as_series(series, "the time series")
+    inefficiency = statistical_inefficiency(series)
+    error = np.sqrt(inefficiency * series.var(axis=0) / (len(series) - inefficiency))
+    return float(error) if series.ndim == 1 else error
+
+
+def blocked_errors(series):
+    r"""Standard error of the mean against block length; it levels off where blocks are independent.
+
+    Parameters
+    ----------
+    series : (n_frames,) array
+
+    Returns
+    -------
+    length : (n_levels,) integer array, 1, 2, 4, … frames in a block, at least 8 blocks
+    error : (n_levels,) array, from the variance of the block means
+    uncertainty : (n_levels,) array, of `error` itself, :math:`\sigma / \sqrt{2 (n_\mathrm{blocks} - 1)}`
+
+    H. Flyvbjerg, H. G. Petersen, J. Chem. Phys. 91, 461 (1989), doi:10.1063/1.457480.
+    """
+    series = as_series(series, "the time series")
+    if series.ndim != 1:
+        raise SeriesError(f"blocking takes one series at a time; this array has shape {series.shape}")
+    lengths = [1]
+    while len(series) // (2 * lengths[-1]) >= 8:
+        lengths.append(2 * lengths[-1])
+    error, uncertainty = [], []
+    for length in lengths:
+        n_blocks = len(series) // length
+        means = series[: n_blocks * length].reshape(n_blocks, length).mean(axis=1)
+        error.append(means.std(ddof=1) / np.sqrt(n_blocks))
+        uncertainty.append(error[-1] / np.sqrt(2 * (n_blocks - 1)))
+    return np.array(lengths), np.array(error), np.array(uncertainty)
+
+
+def equilibration(series, n_candidates=40):
+    r"""First frame of the equilibrated part: the one that leaves the most independent frames.
+
+    .. math:: t_0 = \arg\max_t \frac{N - t}{g_t}
+
+    Parameters
+    ----------
+    series : (n_frames,) array
+    n_candidates : int
+        starting frames that are tried, evenly spaced over the first 90 %
+
+    Returns
+    -------
+    start : int, frames before it are the approach to equilibrium
+    inefficiency : float, of what follows
+    n_independent : float, independent frames in what follows
+
+    J. D. Chodera, J. Chem. Theory Comput. 12, 1799 (2016), doi:10.1021/acs.jctc.5b00784.
+    """
+    series = as_series(series, "the time series")
+    if series.ndim != 1:
+        raise SeriesError(f"equilibration is sought in one series at a time; this array has shape {series.shape}")
+    last = max(0, min(int(0.9 * len(series)), len(series) - MINIMUM_FRAMES))
+    best = None
+    for start in np.unique(np.linspace(0, last, n_candidates).astype(int)):
+        inefficiency = statistical_inefficiency(series[start:])
+        n_independent = (len(series) - start) / inefficiency
+        if best is None or n_independent > best[2]:
+            best = (int(start), inefficiency, n_independent)
+    return best

@@ -1,0 +1,104 @@
+"""Errors of correlated series, against AR(1) processes whose statistical inefficiency is known exactly."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from comitia.errors import NumericalError, SeriesError
+from comitia.thermodynamics.time_series import blocked_errors, equilibration, error_of_mean, statistical_inefficiency
+
+
+def autoregressive(persistence, n_frames, n_series, seed):
+    """x_t = c x_{t-1} + noise, unit variance, stationary from the start; g = (1 + c)/(1 - c)."""
+    rng = np.random.default_rng(seed)
+    series = np.empty((n_frames, n_series))
+    series[0] = rng.normal(size=n_series)
+    for t in range(1, n_frames):
+        series[t] = persistence * series[t - 1] + np.sqrt(1 - persistence**2) * rng.normal(size=n_series)
+    return series
+
+
+@pytest.mark.parametrize("persistence", [0.0, 0.5, 0.9, 0.97])
+def test_inefficiency_of_an_autoregressive_process(persistence):
+    exact = (1 + persistence) / (1 - persistence)
+    found = statistical_inefficiency(autoregressive(persistence, 20_000, 40, seed=1))
+    # the mean over 40 series is known to 3 %; the monotone sequence errs a few per cent to the safe side
+    assert -0.09 < found.mean() / exact - 1 < 0.12
+    assert_allclose(found, exact, rtol=0.5)
+
+
+@pytest.mark.parametrize("persistence", [0.0, 0.8, 0.95])
+def test_error_of_the_mean_covers_as_often_as_it_claims(persistence):
+    series = autoregressive(persistence, 4_000, 400, seed=2)
+    z = series.mean(axis=0) / error_of_mean(series)
+    # standard deviation of z over 400 repeats is known to 3.5 %; the error itself is uncertain by a few per cent
+    assert abs(z.mean()) < 4 / np.sqrt(400)
+    assert 0.88 < z.std() < 1.12
+    coverage = np.mean(np.abs(z) < 1.96)
+    assert abs(coverage - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 400)
+
+
+def test_independent_frames_have_the_textbook_error():
+    series = np.random.default_rng(3).normal(size=500)
+    if statistical_inefficiency(series) == 1:
+        assert_allclose(error_of_mean(series), series.std(ddof=1) / np.sqrt(500), rtol=1e-12)
+    assert_allclose(error_of_mean(series), series.std(ddof=1) / np.sqrt(500), rtol=0.15)
+
+
+def test_columns_are_independent_of_each_other():
+    series = autoregressive(0.7, 1_000, 3, seed=4)
+    together = statistical_inefficiency(series)
+    assert_allclose(together, [statistical_inefficiency(series[:, i]) for i in range(3)], rtol=1e-12)
+
+
+def test_a_constant_offset_and_a_scale_change_nothing():
+    series = autoregressive(0.9, 2_000, 1, seed=5)[:, 0]
+    assert_allclose(statistical_inefficiency(1e4 + 1e-3 * series), statistical_inefficiency(series), rtol=1e-6)
+
+
+def test_a_series_that_does_not_move_has_no_error():
+    assert statistical_inefficiency(np.full(100, 7.3)) == 1
+    assert error_of_mean(np.full(100, 7.3)) == pytest.approx(0, abs=1e-14)
+
+
+def test_anticorrelation_is_not_made_use_of():
+    assert statistical_inefficiency(np.tile([1.0, -1.0], 200)) == 1
+
+
+def test_agrees_with_pymbar():
+    timeseries = pytest.importorskip("pymbar.timeseries")
+    series = autoregressive(0.9, 20_000, 5, seed=6)
+    theirs = np.array([timeseries.statistical_inefficiency(series[:, i]) for i in range(5)])
+    assert_allclose(statistical_inefficiency(series), theirs, rtol=0.25)
+
+
+def test_blocking_levels_off_at_the_error():
+    series = autoregressive(0.9, 2**15, 1, seed=7)[:, 0]
+    length, error, uncertainty = blocked_errors(series)
+    level = np.searchsorted(length, 256)
+    assert abs(error[level] - np.sqrt(19 / 2**15)) < 4 * uncertainty[level]
+    assert error[0] < 0.3 * error[level]
+    assert_allclose(error[level], error_of_mean(series), rtol=0.35)
+
+
+def test_equilibration_finds_the_end_of_the_approach():
+    series = autoregressive(0.8, 4_000, 1, seed=8)[:, 0]
+    start, _, n_independent = equilibration(series + 20 * np.exp(-np.arange(4_000) / 100))
+    assert 300 <= start <= 1_000
+    assert n_independent > 200
+    assert equilibration(series)[0] <= 1_200
+    timeseries = pytest.importorskip("pymbar.timeseries")
+    theirs, _, _ = timeseries.detect_equilibration(series + 20 * np.exp(-np.arange(4_000) / 100), nskip=100)
+    assert abs(start - theirs) <= 300
+
+
+def test_a_number_that_is_not_finite_is_named():
+    series = np.zeros((50, 3))
+    series[17, 2] = np.nan
+    with pytest.raises(NumericalError, match="frame 17, column 2"):
+        error_of_mean(series)
+
+
+def test_too_few_frames():
+    with pytest.raises(SeriesError, match="9 frames"):
+        error_of_mean(np.arange(9.0))
