@@ -1,0 +1,201 @@
+"""The descriptor: everything about a model but its weights, as plain arrays."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from comitia._core import Batch, Kernel
+from comitia.density import radial
+from comitia.density.features import describe, feature_list, roughness
+from comitia.density.program import LANES, arrange
+from comitia.errors import SettingsError, StructureError
+from comitia.threads import default_threads
+
+BASIS = {
+    "radial": "bessel",  # or "gaussian"
+    "width": 0.5,  # Å, of the Gaussian basis
+    "n_max": [12, 8, 5],  # radial functions at correlation order 1, 2, 3
+    "l_max": [0, 6, 5],
+    "degree": [None, None, None],  # bound on the sum of n + l over the factors
+    "max_features": 700,  # per centre species: the degree of the highest order is lowered until they fit
+}
+
+
+class Design(NamedTuple):
+    """Rows of one structure: with weights w, energy = features @ w, forces = forces @ w, virial = virial @ w."""
+
+    features: np.ndarray  # (n_species * n_features,)
+    forces: np.ndarray | None  # (3 n_atoms, n_species * n_features)
+    virial: np.ndarray | None  # (6, n_species * n_features), xx yy zz yz xz xy
+
+
+def truncated(n_species, n_max, l_max, degree, max_features, constant):
+    """The feature list within the budget: the degree of the highest order falls until it fits."""
+    degree = list(degree)
+    top = max((order for order in range(3) if n_max[order] > 0), default=0)
+    while True:
+        features = feature_list(n_species, max(n_max), n_max, l_max, degree, constant)
+        if len(features) <= max_features:
+            return features
+        if degree[top] is None:
+            degree[top] = (top + 1) * (n_max[top] - 1 + l_max[top])
+        degree[top] -= 1
+        if degree[top] < 0:
+            raise SettingsError(
+                f"basis: max_features = {max_features} leaves no room for orders below {top + 1} "
+                f"({n_species} species); raise it, or lower n_max and l_max"
+            )
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """Atom-density correlations: densities on contracted species, radial splines, and a list of features.
+
+    Attributes
+    ----------
+    species : (n_species,) int array, atomic numbers, increasing
+    cutoff : float, Å
+    contraction : (n_channels, n_species) array u: pseudo-species from species
+    spline : (n_intervals, 6, n_functions) array, quintic pieces of the radial functions on [0, cutoff]
+    n_radial, l_max : int; q = k n_radial + n
+    radial_offset : (l_max + 1,) int32 array: function of (n, l) is radial_offset[l] + n
+    features : (n_features, 10) int32 array, see `comitia.density.features.feature_list`
+    """
+
+    species: np.ndarray
+    cutoff: float
+    contraction: np.ndarray
+    spline: np.ndarray
+    n_radial: int
+    l_max: int
+    radial_offset: np.ndarray
+    features: np.ndarray
+
+    @classmethod
+    def build(cls, species, cutoff, *, constant=True, **options):
+        """A descriptor for the given atomic numbers; `options` override `BASIS`.
+
+        Raises
+        ------
+        SettingsError
+            for an unknown option, or one that makes no sense.
+        """
+        unknown = set(options) - set(BASIS)
+        if unknown:
+            raise SettingsError(f"basis: unknown key {sorted(unknown)[0]!r}; known keys: {', '.join(BASIS)}")
+        basis = BASIS | options
+        species = np.array(sorted(set(int(z) for z in species)), np.int64)
+        n_max, l_max = list(basis["n_max"]), list(basis["l_max"])
+        if not cutoff > 0:
+            raise SettingsError(f"cutoff is {cutoff} Å; it must be positive")
+        if len(n_max) != 3 or len(l_max) != 3 or len(basis["degree"]) != 3:
+            raise SettingsError("basis: n_max, l_max and degree need one number for each of the orders 1, 2, 3")
+        if max(l_max) > 8 or min(l_max) < 0 or min(n_max) < 0 or max(n_max) < 1:
+            raise SettingsError(f"basis: l_max {l_max} must lie between 0 and 8, and n_max {n_max} not be negative")
+        features = truncated(len(species), n_max, l_max, basis["degree"], basis["max_features"], constant)
+        used_l = int(max(features[:, [2, 4, 6, 8]].max(), 0))
+        n_radial = max(n_max)
+        if basis["radial"] == "bessel":
+            spline = radial.spline_table(lambda r: radial.bessel(r, n_radial, cutoff), cutoff)
+            offset = np.zeros(used_l + 1, np.int32)
+        elif basis["radial"] == "gaussian":
+            spline = radial.spline_table(
+                lambda r: radial.gaussian_soap(r, n_radial, used_l, cutoff, basis["width"]).reshape(len(r), -1), cutoff
+            )
+            offset = np.arange(used_l + 1, dtype=np.int32) * n_radial
+        else:
+            raise SettingsError(f"basis: radial is {basis['radial']!r}; it can be 'bessel' or 'gaussian'")
+        return cls(species, float(cutoff), np.eye(len(species)), spline, n_radial, used_l, offset, features)
+
+    @property
+    def n_species(self):
+        return len(self.species)
+
+    @property
+    def n_features(self):
+        """Features of each centre."""
+        return len(self.features)
+
+    @property
+    def width(self):
+        """Columns of the design matrix: features of every centre species, species by species."""
+        return self.n_species * self.n_features
+
+    @property
+    def smoothness(self):
+        """(n_features,) scale of the prior: the penalty of a weight goes with its square."""
+        return roughness(self.features, self.n_radial)
+
+    @property
+    def orders(self):
+        """Number of features of each correlation order."""
+        return describe(self.features)
+
+    @cached_property
+    def _program(self):
+        n_channels = len(self.contraction)
+        l_dependent = bool(np.any(self.radial_offset))
+        program = arrange(self.features, n_channels, self.n_radial, self.l_max, l_dependent)
+        # the kernel reads its own padded copy of the splines: n_stride functions for each l, zero where unused
+        stride, n_l = program["n_stride"], self.l_max + 1 if l_dependent else 1
+        n = min(self.n_radial, stride)
+        padded = np.zeros((*self.spline.shape[:2], n_l * stride))
+        for l in range(n_l):
+            first = self.radial_offset[l]
+            padded[:, :, l * stride : l * stride + n] = self.spline[:, :, first : first + n]
+        return program, padded
+
+    def kernel(self, core=None):
+        """The compiled kernel of this descriptor, with the repulsive core given as (inner, outer, charge)."""
+        program, spline = self._program
+        return Kernel(self.cutoff, self.l_max, self.contraction, spline, program, self.n_features, core)
+
+    @cached_property
+    def _bare_kernel(self):
+        return self.kernel()
+
+    def batch(self, structures, skin=0.0):
+        """A batch of `ase.Atoms`, with its positions set.
+
+        Raises
+        ------
+        StructureError
+            for a species that the descriptor does not know.
+        """
+        batch = self.empty_batch([a.numbers for a in structures], [a.pbc for a in structures], skin)
+        positions = np.concatenate([a.positions for a in structures]) if structures else np.zeros((0, 3))
+        cells = np.array([a.cell.array for a in structures], float).reshape(-1, 3, 3)
+        batch.update(np.ascontiguousarray(positions, float), cells)
+        return batch
+
+    def empty_batch(self, numbers, pbc, skin=0.0):
+        """A batch for the given atomic numbers and periodicities, one of each per structure, without positions."""
+        sizes = np.array([len(z) for z in numbers], np.int64)
+        flat = np.concatenate([np.asarray(z, np.int64) for z in numbers]) if len(numbers) else np.zeros(0, np.int64)
+        index = np.searchsorted(self.species, flat)
+        known = index < self.n_species
+        known[known] = self.species[index[known]] == flat[known]
+        if not np.all(known):
+            from ase.data import chemical_symbols
+
+            wrong = chemical_symbols[flat[~known][0]]
+            trained = ", ".join(chemical_symbols[z] for z in self.species)
+            raise StructureError(
+                f"species {wrong} is not in the model (trained on {trained}); retrain, or remove these atoms"
+            )
+        periodic = np.array([np.broadcast_to(p, 3) for p in pbc], np.int32).reshape(-1, 3)
+        return Batch(sizes, index.astype(np.int32), periodic, self.cutoff, skin)
+
+    def sums(self, structures, n_threads=None):
+        """Features summed over the centres of each species: (n_structures, n_species * n_features)."""
+        batch = self.batch(structures)
+        zero = np.zeros((self.n_species, self.n_features))
+        n_threads = n_threads or default_threads()
+        found = self._bare_kernel.evaluate(batch, zero, forces=False, virials=False, sums=True, n_threads=n_threads)
+        return found["sums"].reshape(len(structures), self.width)
+
+    def design(self, atoms, forces=True, virial=True):
+        """The rows of one structure; the interpreter lock is released while they are computed."""
+        return Design(*self._bare_kernel.design(self.batch([atoms]), forces, virial))

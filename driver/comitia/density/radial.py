@@ -1,0 +1,97 @@
+"""Radial functions R[n, l](r), tabulated once as quintic splines.
+
+A basis is any function of distance that returns an array; a new one changes this file and no kernel.
+"""
+
+import numpy as np
+from scipy.interpolate import make_interp_spline
+from scipy.special import spherical_in
+
+N_INTERVALS = 256
+
+
+def smooth_cutoff(r, cutoff):
+    """Cosine switch, 1 at r = 0 and 0 with zero slope at the cutoff."""
+    return np.where(r < cutoff, 0.5 * (1 + np.cos(np.pi * r / cutoff)), 0.0)
+
+
+def bessel(r, n_max, cutoff):
+    r"""Spherical Bessel functions of order zero that vanish at the cutoff, times the smooth cutoff.
+
+    .. math:: R_n(r) = \sqrt{2/r_c}\, \frac{\sin((n + 1)\pi r/r_c)}{r}\, f_c(r), \quad n = 0 \dots n_\max - 1
+
+    Parameters
+    ----------
+    r : (n_points,) array, Å
+
+    Returns
+    -------
+    (n_points, n_max) array: the same for every l; smoother functions come first.
+
+    Kocer, Mason, Erturk, J. Chem. Phys. 150, 154102 (2019).
+    """
+    wave = np.pi * np.arange(1, n_max + 1) / cutoff
+    value = np.sqrt(2 / cutoff) * wave * np.sinc(wave * r[:, None] / np.pi)
+    return value * smooth_cutoff(r, cutoff)[:, None]
+
+
+def gaussian_soap(r, n_max, l_max, cutoff, width):
+    r"""Gaussian-smeared density of a neighbour, projected on orthonormal Gaussian-type orbitals.
+
+    The neighbour is a Gaussian of the given width; its expansion in spherical harmonics has the radial part
+    :math:`4\pi e^{-(r^2 + x^2)/2\sigma^2} i_l(r x/\sigma^2)`, with the modified spherical Bessel function
+    :math:`i_l`, and is integrated over :math:`x^2 dx` with orthonormalised functions :math:`x^n e^{-x^2/2 s_n^2}`.
+
+    Parameters
+    ----------
+    r : (n_points,) array, Å
+    width : float, Å, of the atomic Gaussian
+
+    Returns
+    -------
+    (n_points, l_max + 1, n_max) array.
+
+    Bartók, Kondor, Csányi, Phys. Rev. B 87, 184115 (2013); Musil et al., J. Chem. Phys. 154, 114109 (2021).
+    """
+    x = np.linspace(1e-3, cutoff + 5 * width, 400)
+    weight = np.gradient(x) * x**2
+    spread = cutoff * np.maximum(np.sqrt(np.arange(n_max)), 1) / n_max
+    primitive = x[:, None] ** np.arange(n_max) * np.exp(-(x[:, None] ** 2) / (2 * spread**2))
+    primitive /= np.sqrt(weight @ primitive**2)
+    overlap = primitive.T @ (weight[:, None] * primitive)
+    value, vector = np.linalg.eigh(overlap)
+    orbital = primitive @ (vector / np.sqrt(np.maximum(value, 1e-12 * value[-1]))) @ vector.T
+    projected = np.empty((len(r), l_max + 1, n_max))
+    argument = r[:, None] * x / width**2
+    distance = np.exp(-((r[:, None] - x) ** 2) / (2 * width**2))
+    for l in range(l_max + 1):
+        # i_l(z) exp(-z) stays finite; the rest of the exponent is that of the distance
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.where(argument < 500, spherical_in(l, np.minimum(argument, 500)) * np.exp(-argument), 0.0)
+            far = (1 - l * (l + 1) / (2 * np.maximum(argument, 1))) / (2 * np.maximum(argument, 1))
+        scaled = np.where(argument < 500, scaled, far)
+        projected[:, l] = 4 * np.pi * (distance * scaled) @ (weight[:, None] * orbital)
+    norm = (2 * np.pi * width**2) ** -1.5
+    return norm * projected * smooth_cutoff(r, cutoff)[:, None, None]
+
+
+def spline_table(functions, cutoff, n_intervals=N_INTERVALS):
+    """Quintic pieces of radial functions: four continuous derivatives, so that forces are smooth.
+
+    Parameters
+    ----------
+    functions : callable, (n_points,) Å -> (n_points, n_functions)
+
+    Returns
+    -------
+    (n_intervals, 6, n_functions) array: coefficients of powers 0 to 5 of the position inside the interval, 0 to 1.
+    """
+    knots = np.linspace(0, cutoff, n_intervals + 1)
+    spline = make_interp_spline(knots, functions(knots), k=5)
+    step = cutoff / n_intervals
+    pieces = np.empty((n_intervals, 6, spline.c.shape[-1]))
+    scale = 1.0
+    for power in range(6):
+        pieces[:, power] = spline(knots[:-1], nu=power) * scale
+        scale *= step / (power + 1)
+    return pieces

@@ -1,0 +1,92 @@
+from libc.stdint cimport int32_t, int64_t
+
+
+cdef extern from "descriptor.h" nogil:
+    ctypedef struct harmonics_table:
+        pass
+    void harmonics_prepare(harmonics_table *table)
+
+    ctypedef struct descriptor:
+        int n_species, n_channels, l_max
+        double cutoff
+        int n_intervals, n_functions
+        const double *spline
+        int n_stride
+        const int32_t *radial_offset
+        const int32_t *n_blocks
+        const double *contraction
+        int n_features, n_components
+        const int32_t *component_source
+        const int32_t *component_function
+        const int32_t *component_lm
+        const int32_t *component_channel
+        int n_order0
+        const int32_t *order0_feature
+        int n_order1
+        const int32_t *order1_base
+        const int32_t *order1_feature
+        int n_order2
+        const int32_t *order2_l
+        const int32_t *order2_first
+        const int32_t *order2_start
+        const int32_t *order2_second
+        const int32_t *order2_feature
+        int n_order3
+        const int32_t *order3_l
+        const int32_t *order3_first
+        const int32_t *order3_second
+        const int32_t *order3_coupling
+        const int32_t *order3_start
+        const int32_t *order3_third
+        const int32_t *order3_feature
+        const int32_t *coupling_l
+        const int32_t *coupling_start
+        const int32_t *coupling_m
+        const double *coupling_value
+        const double *core_inner
+        const double *core_outer
+        const double *nuclear_charge
+        harmonics_table harmonics
+
+
+cdef extern from "neighbours.h" nogil:
+    ctypedef struct neighbour_list:
+        size_t n_atoms, n_pairs, offending_atom, n_allocations
+        int64_t *start
+        int32_t *neighbour
+        int32_t *shift
+        double cutoff, skin
+    void neighbour_list_init(neighbour_list *list, double cutoff, double skin)
+    void neighbour_list_free(neighbour_list *list)
+    int neighbour_list_update(neighbour_list *list, size_t n_atoms, const double *positions, const double *cell,
+                              const int *pbc)
+    const char *neighbour_error(int code)
+    int NEIGHBOURS_ERROR_MEMORY, NEIGHBOURS_ERROR_NONFINITE
+
+
+cdef extern from "density.h" nogil:
+    ctypedef struct structure:
+        size_t n_atoms
+        const int32_t *species
+        const double *positions
+        const double *cell
+        const neighbour_list *list
+
+
+cdef extern from "evaluate.h" nogil:
+    ctypedef struct evaluator:
+        size_t n_allocations
+    ctypedef struct evaluation:
+        const double *weights
+        const double *adjoint
+        double *atomic_energies
+        double *forces
+        double *virials
+        double *sums
+        double *features
+    void evaluator_free(evaluator *e)
+    int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
+                 const evaluation *what)
+    int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
+                         const double *directions, double *sums)
+    int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial)

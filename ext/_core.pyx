@@ -1,0 +1,317 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: freethreading_compatible=True
+"""The compiled core: neighbour lists, and the kernels over batches of structures."""
+
+from cython.parallel cimport prange
+from libc.stdlib cimport calloc, free
+from libc.stdint cimport int32_t, int64_t
+
+import numpy as np
+
+from comitia.errors import NumericalError, StructureError
+
+cdef _refuse(int status, neighbour_list *list, where):
+    """Raise what a negative status of the neighbour list means."""
+    reason = neighbour_error(status).decode()
+    if status == NEIGHBOURS_ERROR_MEMORY:
+        raise MemoryError(where + reason)
+    if list.offending_atom < list.n_atoms:
+        reason = f"atom {list.offending_atom}: {reason}"
+    raise (NumericalError if status == NEIGHBOURS_ERROR_NONFINITE else StructureError)(where + reason)
+
+
+include "neighbours.pxi"
+
+
+cdef class Batch:
+    """Structures that are evaluated together, with the neighbour list of each kept between calls.
+
+    Parameters
+    ----------
+    sizes : (n_structures,) int64, atoms of each structure
+    species : (n_atoms,) int32, index into the species of the model, all structures one after the other
+    pbc : (n_structures, 3) int32
+    cutoff, skin : float, Å
+    """
+
+    cdef structure *structures
+    cdef neighbour_list *lists
+    cdef evaluator state
+    cdef int busy
+    cdef const int64_t[::1] sizes
+    cdef const int32_t[::1] species
+    cdef const int32_t[:, ::1] pbc
+    cdef const double[:, ::1] positions
+    cdef double[:, :, ::1] cells
+    cdef readonly Py_ssize_t n_structures, n_atoms
+
+    def __cinit__(self, const int64_t[::1] sizes, const int32_t[::1] species, const int32_t[:, ::1] pbc,
+                  double cutoff, double skin=0.0):
+        cdef Py_ssize_t s, first = 0
+        self.n_structures, self.n_atoms = sizes.shape[0], species.shape[0]
+        if pbc.shape[0] != self.n_structures or pbc.shape[1] != 3 or np.sum(sizes) != self.n_atoms:
+            raise ValueError("sizes, species and pbc do not describe the same structures")
+        self.sizes, self.species, self.pbc = sizes, species, pbc
+        self.cells = np.zeros((max(self.n_structures, 1), 3, 3))
+        self.structures = <structure *>calloc(self.n_structures + 1, sizeof(structure))
+        self.lists = <neighbour_list *>calloc(self.n_structures + 1, sizeof(neighbour_list))
+        if self.structures == NULL or self.lists == NULL:
+            raise MemoryError()
+        for s in range(self.n_structures):
+            neighbour_list_init(&self.lists[s], cutoff, skin)
+            self.structures[s].n_atoms = sizes[s]
+            self.structures[s].species = &species[first] if sizes[s] else NULL
+            self.structures[s].cell = &self.cells[s, 0, 0]
+            self.structures[s].list = &self.lists[s]
+            first += sizes[s]
+
+    def __dealloc__(self):
+        cdef Py_ssize_t s
+        if self.lists != NULL:
+            for s in range(self.n_structures):
+                neighbour_list_free(&self.lists[s])
+        free(self.lists)
+        free(self.structures)
+        evaluator_free(&self.state)
+
+    def update(self, const double[:, ::1] positions, const double[:, :, ::1] cells, int n_threads=1):
+        """Take new positions (n_atoms, 3) and cells (n_structures, 3, 3), Å; return how many lists were rebuilt."""
+        cdef Py_ssize_t s, a, b, first = 0
+        cdef int status, rebuilt = 0, n_failed = 0, failed = 0
+        cdef int[:, ::1] periodic = np.ascontiguousarray(self.pbc, np.intc)
+        if positions.shape[0] != self.n_atoms or positions.shape[1] != 3:
+            raise ValueError(f"positions have shape {tuple(positions.shape)[:2]}; this batch has {self.n_atoms} atoms")
+        if cells.shape[0] != self.n_structures or cells.shape[1] != 3 or cells.shape[2] != 3:
+            raise ValueError(f"there are {cells.shape[0]} cells for {self.n_structures} structures")
+        self.positions = positions
+        for s in range(self.n_structures):
+            for a in range(3):
+                for b in range(3):
+                    self.cells[s, a, b] = cells[s, a, b] if self.pbc[s, a] else 0.0
+            self.structures[s].positions = &positions[first, 0] if self.sizes[s] else NULL
+            first += self.sizes[s]
+        cdef int[::1] statuses = np.zeros(self.n_structures, np.intc)
+        for s in prange(self.n_structures, nogil=True, num_threads=n_threads, schedule="static"):
+            statuses[s] = neighbour_list_update(&self.lists[s], self.structures[s].n_atoms,
+                                                self.structures[s].positions, &self.cells[s, 0, 0], &periodic[s, 0])
+        for s in range(self.n_structures):
+            status = statuses[s]
+            if status < 0:
+                _refuse(status, &self.lists[s], f"structure {s}: " if self.n_structures > 1 else "")
+            rebuilt += status
+        return rebuilt
+
+    @property
+    def n_allocations(self):
+        """How often memory was taken since the start: it stays put when sizes do."""
+        cdef Py_ssize_t s
+        total = self.state.n_allocations
+        for s in range(self.n_structures):
+            total += self.lists[s].n_allocations
+        return total
+
+
+cdef class Kernel:
+    """The density correlations of one model; immutable, so that any number of threads may share it.
+
+    Parameters
+    ----------
+    contraction : (n_channels, n_species) array
+    spline : (n_intervals, 6, n_functions) array, n_functions padded to a multiple of 8
+    program : dict of arrays, see `comitia.density.program.arrange`
+    core : None, or (inner, outer, charge): (n_species, n_species) Å twice, and atomic numbers
+    """
+
+    cdef descriptor d
+    cdef object kept
+    cdef readonly int n_species, n_features
+
+    def __cinit__(self, double cutoff, int l_max, contraction, spline, program, int n_features, core=None):
+        self.kept = []
+        self.n_species, self.n_features = contraction.shape[1], n_features
+        self.d.n_species, self.d.n_channels, self.d.l_max = contraction.shape[1], contraction.shape[0], l_max
+        self.d.cutoff = cutoff
+        self.d.n_intervals, self.d.n_functions = spline.shape[0], spline.shape[2]
+        self.d.n_stride = program["n_stride"]
+        self.d.n_features = n_features
+        self.d.n_components = len(program["component_source"])
+        self.d.n_order0 = len(program["order0_feature"])
+        self.d.n_order1 = len(program["order1_feature"])
+        self.d.n_order2 = len(program["order2_l"])
+        self.d.n_order3 = len(program["order3_l"])
+        self.d.spline = self.reals(spline)
+        self.d.contraction = self.reals(contraction)
+        self.d.coupling_value = self.reals(program["coupling_value"])
+        self.d.radial_offset = self.integers(program["radial_offset"])
+        self.d.n_blocks = self.integers(program["n_blocks"])
+        self.d.component_source = self.integers(program["component_source"])
+        self.d.component_function = self.integers(program["component_function"])
+        self.d.component_lm = self.integers(program["component_lm"])
+        self.d.component_channel = self.integers(program["component_channel"])
+        self.d.order0_feature = self.integers(program["order0_feature"])
+        self.d.order1_base = self.integers(program["order1_base"])
+        self.d.order1_feature = self.integers(program["order1_feature"])
+        self.d.order2_l = self.integers(program["order2_l"])
+        self.d.order2_first = self.integers(program["order2_first"])
+        self.d.order2_start = self.integers(program["order2_start"])
+        self.d.order2_second = self.integers(program["order2_second"])
+        self.d.order2_feature = self.integers(program["order2_feature"])
+        self.d.order3_l = self.integers(program["order3_l"])
+        self.d.order3_first = self.integers(program["order3_first"])
+        self.d.order3_second = self.integers(program["order3_second"])
+        self.d.order3_coupling = self.integers(program["order3_coupling"])
+        self.d.order3_start = self.integers(program["order3_start"])
+        self.d.order3_third = self.integers(program["order3_third"])
+        self.d.order3_feature = self.integers(program["order3_feature"])
+        self.d.coupling_l = self.integers(program["coupling_l"])
+        self.d.coupling_start = self.integers(program["coupling_start"])
+        self.d.coupling_m = self.integers(program["coupling_m"])
+        if core is not None:
+            inner, outer, charge = core
+            self.d.core_inner = self.reals(inner)
+            self.d.core_outer = self.reals(outer)
+            self.d.nuclear_charge = self.reals(charge)
+        harmonics_prepare(&self.d.harmonics)
+
+    cdef const double *reals(self, array):
+        cdef const double[::1] view
+        flat = np.array(array, float).ravel()
+        aligned = _aligned(flat.size)
+        aligned[: flat.size] = flat
+        self.kept.append(aligned)
+        view = aligned
+        return &view[0]
+
+    cdef const int32_t *integers(self, array):
+        cdef const int32_t[::1] view
+        flat = np.append(np.ravel(array), 0).astype(np.int32)  # one more, so that an empty array has an address
+        self.kept.append(flat)
+        view = flat
+        return &view[0]
+
+    def evaluate(self, Batch batch not None, const double[:, ::1] weights=None, const double[:, ::1] adjoint=None,
+                 bint forces=True, bint virials=True, bint sums=False, bint features=False, int n_threads=1):
+        """Evaluate a batch with one weight per species and feature, or with any adjoint of the features.
+
+        Parameters
+        ----------
+        weights : (n_species, n_features) array, eV; or
+        adjoint : (n_atoms, n_features) array, dE/dB of every atom
+
+        Returns
+        -------
+        dict with `atomic_energies` (n_atoms,) and, as asked for, `forces` (n_atoms, 3), `virials`
+        (n_structures, 3, 3), `sums` (n_structures, n_species, n_features), `features` (n_atoms, n_features).
+        """
+        cdef evaluation what
+        cdef int status
+        cdef double[::1] v_energies = np.empty(batch.n_atoms + 1)
+        cdef double[:, ::1] v_forces
+        cdef double[:, ::1] v_features
+        cdef double[:, :, ::1] v_virials
+        cdef double[:, :, ::1] v_sums
+        if (weights is None) == (adjoint is None):
+            raise ValueError("give either weights or an adjoint")
+        if weights is not None and (weights.shape[0] != self.n_species or weights.shape[1] != self.n_features):
+            raise ValueError(f"weights must have shape ({self.n_species}, {self.n_features})")
+        if adjoint is not None and (adjoint.shape[0] != batch.n_atoms or adjoint.shape[1] != self.n_features):
+            raise ValueError(f"the adjoint must have shape ({batch.n_atoms}, {self.n_features})")
+        self.check(batch)
+        result = {}
+        what.weights = &weights[0, 0] if weights is not None else NULL
+        what.adjoint = &adjoint[0, 0] if adjoint is not None and batch.n_atoms else NULL
+        what.atomic_energies = &v_energies[0]
+        what.forces = what.virials = what.sums = what.features = NULL
+        result["atomic_energies"] = np.asarray(v_energies)[: batch.n_atoms]
+        if forces or virials:
+            v_forces = np.empty((batch.n_atoms + 1, 3))
+            what.forces = &v_forces[0, 0]
+            result["forces"] = np.asarray(v_forces)[: batch.n_atoms]
+        if virials:
+            v_virials = np.empty((batch.n_structures + 1, 3, 3))
+            what.virials = &v_virials[0, 0, 0]
+            result["virials"] = np.asarray(v_virials)[: batch.n_structures]
+        if sums:
+            v_sums = np.empty((batch.n_structures + 1, self.n_species, self.n_features))
+            what.sums = &v_sums[0, 0, 0]
+            result["sums"] = np.asarray(v_sums)[: batch.n_structures]
+        if features:
+            v_features = np.empty((batch.n_atoms + 1, self.n_features))
+            what.features = &v_features[0, 0]
+            result["features"] = np.asarray(v_features)[: batch.n_atoms]
+        batch.busy = 1
+        with nogil:
+            status = evaluate(&batch.state, &self.d, batch.n_structures, batch.structures, n_threads, &what)
+        batch.busy = 0
+        if status:
+            raise MemoryError(f"no memory left to evaluate {batch.n_atoms} atoms; use smaller batches")
+        return result
+
+    def tangent(self, Batch batch not None, const double[:, ::1] directions, int n_threads=1):
+        """Derivative of the summed features along displacements (n_atoms, 3) of the atoms.
+
+        Returns
+        -------
+        (n_structures, n_species, n_features) array.
+        """
+        cdef int status
+        cdef double[:, :, ::1] sums = np.zeros((batch.n_structures + 1, self.n_species, self.n_features))
+        if directions.shape[0] != batch.n_atoms or directions.shape[1] != 3:
+            raise ValueError(f"directions must have shape ({batch.n_atoms}, 3)")
+        self.check(batch)
+        if batch.n_atoms == 0:
+            return np.asarray(sums)[: batch.n_structures]
+        with nogil:
+            status = evaluate_tangent(&self.d, batch.n_structures, batch.structures, n_threads, &directions[0, 0],
+                                      &sums[0, 0, 0])
+        if status:
+            raise MemoryError(f"no memory left to differentiate {batch.n_atoms} atoms; use smaller batches")
+        return np.asarray(sums)[: batch.n_structures]
+
+    def design(self, Batch batch not None, bint forces=True, bint virial=True):
+        """Rows of the design matrix of a batch of one structure.
+
+        Returns
+        -------
+        features (n_species * n_features,), forces (3 n_atoms, ...) or None, virial (6, ...) or None, in the order
+        xx, yy, zz, yz, xz, xy.
+        """
+        cdef int status
+        cdef Py_ssize_t width = self.n_species * self.n_features
+        cdef double[::1] v_features = np.empty(width)
+        cdef double[:, ::1] v_forces
+        cdef double[:, ::1] v_virial
+        cdef double *p_forces = NULL
+        cdef double *p_virial = NULL
+        if batch.n_structures != 1:
+            raise ValueError("the design matrix is made one structure at a time")
+        self.check(batch)
+        if forces:
+            v_forces = np.empty((3 * batch.n_atoms + 1, width))
+            p_forces = &v_forces[0, 0]
+        if virial:
+            v_virial = np.empty((6, width))
+            p_virial = &v_virial[0, 0]
+        with nogil:
+            status = evaluate_design(&self.d, &batch.structures[0], &v_features[0], p_forces, p_virial)
+        if status:
+            raise MemoryError(f"no memory left for the design matrix of {batch.n_atoms} atoms")
+        return (np.asarray(v_features), np.asarray(v_forces)[: 3 * batch.n_atoms] if forces else None,
+                np.asarray(v_virial) if virial else None)
+
+    cdef check(self, Batch batch):
+        cdef Py_ssize_t i
+        if batch.positions is None:
+            raise ValueError("the batch has no positions yet: call update first")
+        if batch.busy:
+            raise RuntimeError("this batch is being evaluated in another thread; use one batch per thread")
+        for i in range(batch.n_atoms):
+            if not 0 <= batch.species[i] < self.n_species:
+                raise ValueError(f"atom {i} has species index {batch.species[i]}; the model has {self.n_species}")
+
+
+def _aligned(Py_ssize_t n):
+    """Zeroed array of n doubles that begins on a cache line, with a line to spare."""
+    raw = np.zeros(n + 24)
+    offset = (-raw.ctypes.data // 8) % 8
+    return raw[offset : offset + n + 8]

@@ -1,0 +1,55 @@
+/* Energy, forces and virial of a batch of structures in one pass per centre, and what training needs beside it.
+ *
+ * Centres of one species are taken LANES at a time, whichever structures they belong to. Threads take contiguous
+ * runs of such blocks and add forces into buffers of their own, which are summed in a fixed order: the same input
+ * gives the same bits for the same number of threads. Memory grows at the first call of a given size only.       */
+#ifndef COMITIA_EVALUATE_H
+#define COMITIA_EVALUATE_H
+
+#include "correlations.h"
+#include "density.h"
+
+typedef struct worker worker;
+
+typedef struct {
+    int n_workers;
+    worker *workers;
+    size_t atom_capacity, block_capacity;
+    int32_t *centre_structure, *centre_atom; /* [n_atoms] sorted by species */
+    int64_t *block_first;
+    int32_t *block_species, *block_count;
+    int64_t *first_atom;                     /* [n_structures + 1] */
+    size_t structure_capacity;
+    double *atomic_virials;                  /* [n_atoms][9] */
+    size_t n_allocations;                    /* how often memory was taken: stays put at a given size */
+} evaluator;
+
+/* Arrays run over all atoms of all structures in order. Any output may be NULL.
+ *   weights          IN  [n_species][n_features], or NULL where `adjoint` is given
+ *   adjoint          IN  [n_atoms][n_features] dE/dB of each atom, any
+ *   atomic_energies  OUT [n_atoms]  sum_f w_f B_f, and the repulsive core where weights are given
+ *   forces           OUT [n_atoms][3]
+ *   virials          OUT [n_structures][9]
+ *   sums             OUT [n_structures][n_species][n_features]  features summed over the centres of each species
+ *   features         OUT [n_atoms][n_features]                                                               */
+typedef struct {
+    const double *weights, *adjoint;
+    double *atomic_energies, *forces, *virials, *sums, *features;
+} evaluation;
+
+void evaluator_free(evaluator *e);
+
+/* All three return 0 or OUT_OF_MEMORY. */
+int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
+             const evaluation *what);
+
+/* sums [n_structures][n_species][n_features]: derivative of the summed features along directions [n_atoms][3]. */
+int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures,
+                     int n_threads, const double *directions, double *sums);
+
+/* The rows of one structure for linear least squares: with weights w, energy = features w, forces = forces w and
+ * virial (xx yy zz yz xz xy) = virial w.
+ *   features OUT [n_species n_features]; forces OUT [3 n_atoms][n_species n_features], or NULL; virial OUT [6][...] */
+int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial);
+
+#endif
