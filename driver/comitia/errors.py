@@ -49,3 +49,11 @@ class NumericalError(ComitiaError):
     """A number that is not finite was computed, or arrived on the wire."""
 
     exit_code = 6
+
+
+class StoppedBySignal(BaseException):
+    """A signal asked the command to stop; raised where the command was, so that everything is closed on the way out."""
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.exit_code = 128 + number

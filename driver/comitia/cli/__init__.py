@@ -2,11 +2,12 @@
 
 import importlib
 import os
+import signal
 import sys
 
 import click
 
-from comitia.errors import ComitiaError
+from comitia.errors import ComitiaError, StoppedBySignal
 
 COMMANDS = {
     "run": "a whole study: fit, sample, reweight, report",
@@ -42,7 +43,9 @@ def _version(context, option, value):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
 def cli():
     """Machine-learned potentials with committees: fit, serve, sample, and averages with their errors.
 
@@ -52,16 +55,27 @@ def cli():
     """
 
 
+def _stop(number, frame):
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise StoppedBySignal(number)
+
+
 def main():
     """Run the command line; end with the exit code that says what happened."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
         code = cli.main(standalone_mode=False)
     except click.UsageError as error:
         error.show()
         code = 2
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort:
         click.echo("comitia: interrupted", err=True)
         code = 130
+    except StoppedBySignal as stop:
+        click.echo("comitia: stopped by a signal", err=True)
+        code = stop.exit_code
     except ComitiaError as error:
         if os.environ.get("COMITIA_TRACEBACK"):
             raise

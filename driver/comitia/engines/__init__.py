@@ -1,0 +1,1 @@
+"""The programs that sample: i-PI, and what is needed to run and to read it."""

@@ -1,0 +1,134 @@
+"""Where the wire ends: Hartree atomic units and transposed cells outside, eV, Å and rows inside."""
+
+import json
+
+import numpy as np
+
+from comitia.errors import ProtocolError
+from comitia.protocol.messages import check_finite
+from comitia.units import BOHR, HARTREE
+
+INVERSE_TOLERANCE = 1e-6  # largest element of |h h^-1 - 1| that a server may send
+
+
+def _inverse_mismatch(cell, inverse):
+    """Largest element of h h⁻¹ h - h, relative to h: 0 for an inverse, and for the pseudo-inverse of a flat cell."""
+    return np.abs(cell @ inverse @ cell - cell).max() / np.abs(cell).max()
+
+
+def check_cell(cell, inverse, where):
+    """Refuse a cell whose inverse, as sent, belongs to another cell.
+
+    i-PI sends the inverse of h, ASE that of its transpose; either is taken. A server that leaves a direction
+    without a cell vector sends the pseudo-inverse.
+
+    Parameters
+    ----------
+    cell, inverse : (3, 3) arrays, bohr and 1/bohr, as they travel
+    where : str, for the sentence
+
+    Raises
+    ------
+    ProtocolError
+        if the two differ by more than 1e-6.
+    """
+    if not cell.any():
+        return
+    mismatch = min(_inverse_mismatch(cell, inverse), _inverse_mismatch(cell, inverse.T))
+    if not mismatch <= INVERSE_TOLERANCE:
+        raise ProtocolError(
+            f"the inverse cell of {where} does not belong to the cell (they differ by {mismatch:.1e}, allowed "
+            f"{INVERSE_TOLERANCE:.0e}); the server's cell is transposed or stale"
+        )
+
+
+def structures_from_wire(event, pbc):
+    """Positions and cells of an `Evaluate`.
+
+    Parameters
+    ----------
+    event : Evaluate
+    pbc : three booleans, the directions in which the template repeats; the cell of the others is not looked at
+
+    Returns
+    -------
+    positions (B, n_atoms, 3) in Å, cells (B, 3, 3) in Å with lattice vectors in rows
+
+    Raises
+    ------
+    NumericalError
+        if a coordinate is not finite.
+    ProtocolError
+        if a cell has no volume where one is needed, or its inverse is another cell's.
+    """
+    check_finite("the position received", event.positions, ("structure", "atom", "component"))
+    cells = np.zeros_like(event.cells)
+    if any(pbc):
+        check_finite("the cell received", event.cells, ("structure", "row", "column"))
+        for number, (cell, inverse) in enumerate(zip(event.cells, event.inverses, strict=True)):
+            check_cell(cell, inverse, f"structure {number}")
+            rows = cell.T
+            if np.linalg.matrix_rank(rows[np.asarray(pbc)]) < np.count_nonzero(pbc):
+                raise ProtocolError(
+                    f"the cell of structure {number} has no extent along a periodic direction of the template; "
+                    "give the server a cell, or the template pbc='F F F'"
+                )
+            cells[number] = rows * BOHR
+    return event.positions * BOHR, np.ascontiguousarray(cells)
+
+
+class WireResults:
+    """Turns what a potential computes into what travels.
+
+    Parameters
+    ----------
+    offset : float, eV, subtracted from every energy that is sent (`serve --offset`)
+    """
+
+    def __init__(self, offset=0.0):
+        self.offset = offset
+
+    def __call__(self, predictions, member_forces=None, member_virials=None):
+        """Energies, forces, virials and extras in hartree and bohr.
+
+        The energy sent is the mean of `committee_pot` as it is sent, so that i-PI, which takes one or the other,
+        always drives with the same number.
+
+        Parameters
+        ----------
+        predictions : with energies (B,) eV, forces (B, n_atoms, 3) eV/Å, virials (B, 3, 3) eV,
+            member_energies (B, M) eV or None, energy_uncertainties (B,) eV or None
+        member_forces : (B, M, n_atoms, 3) array, eV/Å, or None
+        member_virials : (B, M, 3, 3) array, eV, or None
+        """
+        check_finite("the energy computed", predictions.energies, ("structure",))
+        energies = (np.asarray(predictions.energies) - self.offset) / HARTREE
+        forces = np.asarray(predictions.forces) * (BOHR / HARTREE)
+        virials = np.asarray(predictions.virials).transpose(0, 2, 1) / HARTREE
+        extras = [""] * len(energies)
+        if predictions.member_energies is not None:
+            members = (np.asarray(predictions.member_energies) - self.offset) / HARTREE
+            check_finite("the energy of a member", members, ("structure", "member"))
+            check_finite("the energy uncertainty", predictions.energy_uncertainties, ("structure",))
+            energies = members.mean(axis=1)
+            content = [
+                {"committee_pot": member.tolist(), "committee_uncertainty": float(uncertainty) / HARTREE}
+                for member, uncertainty in zip(members, predictions.energy_uncertainties, strict=True)
+            ]
+            for name, values, factor in (
+                ("committee_force", member_forces, BOHR / HARTREE),
+                ("committee_virial", member_virials, 1 / HARTREE),
+            ):
+                if values is not None:
+                    self._add(content, name, np.asarray(values) * factor)
+            extras = [json.dumps(entry, allow_nan=False) for entry in content]
+        return energies, forces, virials, extras
+
+    @staticmethod
+    def _add(content, name, values):
+        axes = ("structure", "member", "atom" if name == "committee_force" else "row", "component")
+        check_finite(name, values, axes)
+        for entry, value in zip(content, values, strict=True):
+            if name == "committee_virial":
+                value = value.transpose(0, 2, 1)
+            entry[name] = value.reshape(len(value), -1).tolist()

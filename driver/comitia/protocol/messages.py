@@ -1,0 +1,315 @@
+"""Messages of the i-PI protocol as bytes: encoding and parsing, without sockets and without units.
+
+Every message starts with a header of 12 ASCII characters padded with blanks; numbers are little-endian int32
+and float64, in Hartree atomic units. Arrays are kept here exactly as they travel: a cell `h` has the lattice
+vectors in its columns, and virials are transposed likewise.
+
+    STATUS                                                             server -> client
+    INIT        replica:i4  length:i4  text                            server -> client
+    POSDATA     h:9f8  inverse:9f8  n_atoms:i4  positions:3n f8        server -> client
+    POSDATA     n_atoms:i4  B x (h:9f8 inverse:9f8)  positions:B 3n f8 server -> client, batch of B announced in INIT
+    GETFORCE                                                           server -> client
+    EXIT                                                               server -> client
+    NEEDINIT | READY | HAVEDATA                                        client -> server, answers to STATUS
+    FORCEREADY  B x energy:f8  n_atoms:i4  forces:B 3n f8  virial:B 9f8  B x (length:i4 text)   client -> server
+"""
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from comitia.errors import NumericalError, ProtocolError
+
+HEADER_LENGTH = 12
+INT32 = struct.Struct("<i")
+FLOAT64 = np.dtype("<f8")
+FROM_SERVER = ("STATUS", "INIT", "POSDATA", "GETFORCE", "EXIT")
+
+MAX_ATOMS = 50_000_000
+MAX_BATCH = 65_536
+MAX_TEXT = 1 << 20  # bytes of an INIT string
+MAX_EXTRAS = 1 << 30  # bytes of one extras string
+MAX_BODY = 1 << 33  # bytes of one message
+
+
+@dataclass(frozen=True)
+class Status:
+    """The server asks in which state the client is."""
+
+    name = "STATUS"
+
+
+@dataclass(frozen=True)
+class GetForce:
+    """The server asks for the result of the structures it sent."""
+
+    name = "GETFORCE"
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The server is done with this client."""
+
+    name = "EXIT"
+
+
+@dataclass(frozen=True)
+class Init:
+    """The server introduces itself.
+
+    Parameters
+    ----------
+    replica : int, index of the bead or replica of the first request
+    text : str, `key : value` pairs separated by commas; may announce `batch_size:N`
+    """
+
+    replica: int
+    text: str
+    name = "INIT"
+
+
+@dataclass(frozen=True, eq=False)
+class PositionData:
+    """Structures to evaluate, as they travel.
+
+    Parameters
+    ----------
+    cells : (B, 3, 3) array, bohr, lattice vectors in columns
+    inverses : (B, 3, 3) array, 1/bohr
+    positions : (B, n_atoms, 3) array, bohr
+    """
+
+    cells: np.ndarray
+    inverses: np.ndarray
+    positions: np.ndarray
+    name = "POSDATA"
+
+
+@dataclass(frozen=True, eq=False)
+class ForceReady:
+    """Results, as they travel.
+
+    Parameters
+    ----------
+    energies : (B,) array, hartree
+    forces : (B, n_atoms, 3) array, hartree/bohr
+    virials : (B, 3, 3) array, hartree, transposed like the cell
+    extras : B strings
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray
+    virials: np.ndarray
+    extras: tuple
+    name = "FORCEREADY"
+
+
+def header(name):
+    """The 12 bytes that start a message."""
+    return name.encode("ascii").ljust(HEADER_LENGTH)
+
+
+def read_count(buffer, offset, limit, what):
+    """An int32 that counts something; checked before memory is reserved for what it counts."""
+    (count,) = INT32.unpack_from(buffer, offset)
+    if not 0 <= count <= limit:
+        raise ProtocolError(f"{what} is {count}, allowed 0 to {limit}; the two ends do not speak the same protocol")
+    return count
+
+
+def batch_size_announced(text):
+    """The number of structures in every POSDATA that an INIT string announces, or None without an announcement."""
+    announced = None
+    for token in text.split(","):
+        key, separator, value = token.partition(":")
+        if separator and key.strip() == "batch_size":
+            try:
+                announced = int(value)
+            except ValueError:
+                raise ProtocolError(f"INIT announces batch_size {value.strip()!r}, which is no number") from None
+            if not 1 <= announced <= MAX_BATCH:
+                raise ProtocolError(f"INIT announces batch_size {announced}, allowed 1 to {MAX_BATCH}")
+    return announced if announced != 1 else None
+
+
+def _check_n_atoms(n_atoms, n_atoms_expected):
+    if n_atoms_expected is not None and n_atoms != n_atoms_expected:
+        raise ProtocolError(
+            f"POSDATA holds {n_atoms} atoms, the template has {n_atoms_expected}; "
+            "start the client with the structure that the server simulates"
+        )
+
+
+def _read_position_data(buffer, offset, batch_size, n_atoms_expected):
+    """(PositionData, end), or None while bytes are missing; `batch_size` None is the layout without a batch."""
+    n_structures = batch_size or 1
+    count_at = offset if batch_size else offset + 18 * FLOAT64.itemsize
+    if len(buffer) < count_at + INT32.size:
+        return None
+    n_atoms = read_count(buffer, count_at, MAX_ATOMS, "the number of atoms in POSDATA")
+    _check_n_atoms(n_atoms, n_atoms_expected)
+    cells_at = offset + INT32.size if batch_size else offset
+    n_cell_numbers = 18 * n_structures
+    n_coordinates = 3 * n_atoms * n_structures
+    positions_at = (cells_at + n_cell_numbers * FLOAT64.itemsize) if batch_size else count_at + INT32.size
+    end = positions_at + n_coordinates * FLOAT64.itemsize
+    if end - offset > MAX_BODY:
+        raise ProtocolError(f"POSDATA announces {end - offset} bytes, allowed are {MAX_BODY}; use a smaller batch_size")
+    if len(buffer) < end:
+        return None
+    cells = np.frombuffer(buffer, FLOAT64, n_cell_numbers, cells_at).reshape(n_structures, 2, 3, 3).copy()
+    positions = np.frombuffer(buffer, FLOAT64, n_coordinates, positions_at).reshape(n_structures, n_atoms, 3).copy()
+    return PositionData(cells[:, 0], cells[:, 1], positions), end
+
+
+def _read_init(buffer, offset):
+    text_at = offset + 2 * INT32.size
+    if len(buffer) < text_at:
+        return None
+    (replica,) = INT32.unpack_from(buffer, offset)
+    length = read_count(buffer, offset + INT32.size, MAX_TEXT, "the length of the INIT string")
+    if len(buffer) < text_at + length:
+        return None
+    try:
+        text = bytes(buffer[text_at : text_at + length]).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"the INIT string is not UTF-8 ({error}); correct <parameters> at the server") from error
+    return Init(replica, text), text_at + length
+
+
+def _read_header(buffer, offset):
+    raw = bytes(buffer[offset : offset + HEADER_LENGTH])
+    if len(raw) < HEADER_LENGTH:
+        return None
+    try:
+        return raw.decode("ascii").rstrip(" ")
+    except UnicodeDecodeError:
+        return repr(raw)
+
+
+def read_server_message(buffer, offset=0, batch_size=None, n_atoms_expected=None):
+    """The message of a server that starts at `offset` of a buffer.
+
+    Parameters
+    ----------
+    buffer : bytes or bytearray
+    offset : int
+    batch_size : int or None, structures in POSDATA if INIT announced a batch
+    n_atoms_expected : int or None, checked before the positions are waited for
+
+    Returns
+    -------
+    (message, end) with `end` the offset after the message, or None while bytes are missing.
+
+    Raises
+    ------
+    ProtocolError
+        for anything that cannot become a message.
+    """
+    name = _read_header(buffer, offset)
+    if name is None:
+        return None
+    offset += HEADER_LENGTH
+    if name == "POSDATA":
+        return _read_position_data(buffer, offset, batch_size, n_atoms_expected)
+    if name == "INIT":
+        return _read_init(buffer, offset)
+    for message in (Status, GetForce, Exit):
+        if name == message.name:
+            return message(), offset
+    raise ProtocolError(f"unknown header {name!r}; known are {', '.join(FROM_SERVER)}")
+
+
+def read_force_ready(buffer, n_atoms, batch_size=None):
+    """The FORCEREADY at the start of a buffer: (ForceReady, end), or None while bytes are missing."""
+    n_structures = batch_size or 1
+    name = _read_header(buffer, 0)
+    if name is None:
+        return None
+    if name != ForceReady.name:
+        raise ProtocolError(f"header {name!r} arrived where FORCEREADY was due")
+    count_at = HEADER_LENGTH + n_structures * FLOAT64.itemsize
+    if len(buffer) < count_at + INT32.size:
+        return None
+    if read_count(buffer, count_at, MAX_ATOMS, "the number of atoms in FORCEREADY") != n_atoms:
+        raise ProtocolError(f"FORCEREADY does not hold the {n_atoms} atoms that were sent")
+    numbers_at = count_at + INT32.size
+    n_numbers = n_structures * (3 * n_atoms + 9)
+    end = numbers_at + n_numbers * FLOAT64.itemsize
+    if len(buffer) < end:
+        return None
+    energies = np.frombuffer(buffer, FLOAT64, n_structures, HEADER_LENGTH).copy()
+    numbers = np.frombuffer(buffer, FLOAT64, n_numbers, numbers_at).copy()
+    forces, virials = np.split(numbers, [3 * n_atoms * n_structures])
+    extras = []
+    for _ in range(n_structures):
+        if len(buffer) < end + INT32.size:
+            return None
+        length = read_count(buffer, end, MAX_EXTRAS, "the length of the extras")
+        end += INT32.size
+        if len(buffer) < end + length:
+            return None
+        try:
+            extras.append(bytes(buffer[end : end + length]).decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"the extras are not UTF-8 ({error})") from error
+        end += length
+    shape = (n_structures, n_atoms, 3)
+    return ForceReady(energies, forces.reshape(shape), virials.reshape(n_structures, 3, 3), tuple(extras)), end
+
+
+def encode_init(replica, text):
+    """Bytes of INIT."""
+    raw = text.encode("utf-8")
+    return header("INIT") + INT32.pack(replica) + INT32.pack(len(raw)) + raw
+
+
+def encode_position_data(message, batched=False):
+    """Bytes of POSDATA; `batched` is the layout of a batch announced in INIT."""
+    n_atoms = INT32.pack(message.positions.shape[1])
+    positions = np.ascontiguousarray(message.positions, FLOAT64).tobytes()
+    cells = np.ascontiguousarray(np.stack([message.cells, message.inverses], axis=1), FLOAT64).tobytes()
+    return header("POSDATA") + (n_atoms + cells + positions if batched else cells + n_atoms + positions)
+
+
+def check_finite(quantity, values, axes):
+    """Refuse numbers that are not finite.
+
+    Parameters
+    ----------
+    quantity : str, what the numbers are, as it reads in "the forces of structure 0, atom 7 are nan"
+    values : array
+    axes : names of the axes of `values`, for the sentence
+
+    Raises
+    ------
+    NumericalError
+        naming the quantity and where in it the first such number is.
+    """
+    values = np.asarray(values)
+    if np.isfinite(values).all():
+        return
+    first = np.argwhere(~np.isfinite(values))[0]
+    place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, first, strict=True))
+    raise NumericalError(
+        f"{quantity} is {values[tuple(first)]} at {place} (counted from 0); stopped before it was used"
+    )
+
+
+def encode_force_ready(message):
+    """Bytes of FORCEREADY; a number that is not finite never leaves."""
+    check_finite("the energy", message.energies, ("structure",))
+    check_finite("the force", message.forces, ("structure", "atom", "component"))
+    check_finite("the virial", message.virials, ("structure", "row", "column"))
+    parts = [
+        header(ForceReady.name),
+        np.ascontiguousarray(message.energies, FLOAT64).tobytes(),
+        INT32.pack(message.forces.shape[1]),
+        np.ascontiguousarray(message.forces, FLOAT64).tobytes(),
+        np.ascontiguousarray(message.virials, FLOAT64).tobytes(),
+    ]
+    for text in message.extras:
+        raw = text.encode("utf-8")
+        parts += [INT32.pack(len(raw)), raw]
+    return b"".join(parts)

@@ -1,0 +1,196 @@
+"""Streams to a server: unix and TCP sockets, connected with patience and left in order."""
+
+import errno
+import logging
+import os
+import select
+import socket
+import stat
+import time
+
+from comitia.errors import PeerError, SettingsError
+
+log = logging.getLogger(__name__)
+
+MAX_UNIX_PATH = 107  # bytes, Linux
+CHUNK = 1 << 20  # bytes asked for in one read
+SEND_TIMEOUT = 120.0  # s, for the server to take one whole message
+DRAIN_TIMEOUT = 5.0  # s, for the server to notice that we go
+FIRST_PAUSE, LONGEST_PAUSE, PAUSE_GROWTH = 0.02, 1.0, 1.5  # s, s, factor between two attempts to connect
+NOT_YET = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BlockingIOError, TimeoutError)
+
+
+def _readable(stream, timeout):
+    """Whether `stream` has bytes, or its end, to read within `timeout` seconds (None: wait for ever)."""
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else 1e3 * timeout))
+
+
+class Connection:
+    """A connected stream socket.
+
+    Parameters
+    ----------
+    stream : socket.socket
+    address : str, for sentences: `unix:/tmp/ipi_name` or `tcp:host:port`
+    """
+
+    def __init__(self, stream, address):
+        self.address = address
+        self._stream = stream
+        self._stream.settimeout(SEND_TIMEOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def receive(self, timeout):
+        """The bytes that arrive next, at least one; b"" when the server closed its end.
+
+        Parameters
+        ----------
+        timeout : float or None, s
+
+        Raises
+        ------
+        TimeoutError
+            if nothing arrived.
+        PeerError
+            if the connection broke.
+        """
+        if not _readable(self._stream, timeout):
+            raise TimeoutError(f"nothing arrived for {timeout:.0f} s")
+        try:
+            return self._stream.recv(CHUNK)
+        except OSError as error:
+            raise PeerError(f"{self.address}: the connection broke ({error.strerror or error})") from error
+
+    def receive_waiting(self):
+        """Whatever has arrived already, maybe nothing; never waits and never fails."""
+        arrived = b""
+        try:
+            while _readable(self._stream, 0):
+                chunk = self._stream.recv(CHUNK)
+                if not chunk:
+                    break
+                arrived += chunk
+        except OSError:
+            pass
+        return arrived
+
+    def send(self, payload):
+        """Send all the bytes.
+
+        Raises
+        ------
+        PeerError
+            if the server is gone or does not take them.
+        """
+        try:
+            self._stream.sendall(payload)
+        except TimeoutError as error:
+            raise PeerError(f"{self.address}: the server took no bytes for {SEND_TIMEOUT:.0f} s") from error
+        except OSError as error:
+            raise PeerError(f"{self.address}: the server is gone ({error.strerror or error})") from error
+
+    def close(self):
+        """Leave in order: end our direction, read what the server still sends, then close.
+
+        A socket that is closed with unread bytes resets the connection, and a server that is reset in the middle of
+        a force call may wait for ever; after an end of stream it gives the work to another client.
+        """
+        if self._stream.fileno() < 0:
+            return
+        deadline = time.monotonic() + DRAIN_TIMEOUT
+        try:
+            self._stream.shutdown(socket.SHUT_WR)
+            while (left := deadline - time.monotonic()) > 0:
+                if not _readable(self._stream, left) or not self._stream.recv(CHUNK):
+                    break
+        except OSError as error:
+            log.debug("%s: while closing: %s", self.address, error)
+        finally:
+            self._stream.close()
+
+
+def unix_address(path):
+    """The path of a unix socket, refused if it cannot be one.
+
+    Raises
+    ------
+    SettingsError
+        if the path is too long, or something else than a socket is there.
+    """
+    path = os.fspath(path)
+    length = len(os.fsencode(path))
+    if length > MAX_UNIX_PATH:
+        raise SettingsError(
+            f"unix socket {path}: the path has {length} bytes, the system allows {MAX_UNIX_PATH}; "
+            "use a shorter name or --sockets-prefix"
+        )
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return path  # not there yet
+    if not stat.S_ISSOCK(mode):
+        raise SettingsError(f"unix socket {path}: what is there is not a socket; remove it or use another name")
+    return path
+
+
+def _unix_stream(path):
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        unix_address(path)
+        stream.settimeout(LONGEST_PAUSE)
+        stream.connect(path)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _tcp_stream(host, port):
+    stream = socket.create_connection((host, port), timeout=10.0)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return stream
+
+
+def _patiently(connect, address, wait):
+    """Call `connect` until it succeeds, with growing pauses, for at most `wait` seconds."""
+    deadline = time.monotonic() + wait
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return Connection(connect(), address)
+        except NOT_YET as error:
+            reason = error
+        except socket.gaierror as error:
+            raise SettingsError(f"{address}: the host is not known ({error.strerror}); correct --host") from error
+        except OSError as error:
+            if error.errno not in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+                raise PeerError(f"{address}: cannot be reached ({error.strerror or error})") from error
+            reason = error
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise PeerError(
+                f"{address}: no server within {wait:g} s ({reason.strerror or reason}); "
+                "start the server, or give it more time with --wait"
+            ) from reason
+        time.sleep(min(pause, left))
+        pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+
+
+def connect_unix(path, wait=0.0):
+    """Connect to the unix socket `path`, which may not exist yet, within `wait` seconds."""
+    path = unix_address(path)
+    return _patiently(lambda: _unix_stream(path), f"unix:{path}", wait)
+
+
+def connect_tcp(host, port, wait=0.0):
+    """Connect to a TCP port, where nobody may listen yet, within `wait` seconds."""
+    if not 1 <= port <= 65_535:
+        raise SettingsError(f"tcp:{host}:{port}: a port is a number from 1 to 65535")
+    return _patiently(lambda: _tcp_stream(host, port), f"tcp:{host}:{port}", wait)
