@@ -15,14 +15,6 @@ SEEDS = [
     b"".join(conversation(n_atoms=1, batch_size=3)),
 ]
 WORDS = [*(header(name) for name in FROM_SERVER), b"\xff\xff\xff\x7f", bytes(4)]
-    b"STATUS      ",
-    b"INIT        ",
-    b"POSDATA     ",
-    b"GETFORCE    ",
-    b"EXIT        ",
-    b"\xff\xff\xff\x7f",
-    bytes(4),
-]
 
 
 def mutated(rng):

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +60,7 @@ def command(model, template, unix, host, port, wait, ready_file, offset, extras,
     from comitia.engines.ipi_structure import read_initial_structure
     from comitia.protocol import transports
     from comitia.protocol.service import ForceService
+    from comitia.threads import default_threads
 
     if unix is not None:
         path = transports.unix_address(unix if unix.startswith("/") else f"{sockets_prefix}{unix}")
@@ -74,7 +74,7 @@ def command(model, template, unix, host, port, wait, ready_file, offset, extras,
     line = (
         f"ready: model {model} (sha256 {hashlib.sha256(model.read_bytes()).hexdigest()[:12]}, "
         f"{potential.n_members} members), {atoms.get_chemical_formula()}, "
-        f"pbc {''.join('T' if p else 'F' for p in atoms.pbc)}, {threads or os.cpu_count()} threads, server {address}"
+        f"pbc {''.join('T' if p else 'F' for p in atoms.pbc)}, {threads or default_threads()} threads, server {address}"
     )
     click.echo(line)
     if ready_file is not None:
