@@ -65,9 +65,7 @@ def real_coupling(l1, l2, l3):
         for m2 in range(-l2, l2 + 1):
             if abs(m1 + m2) <= l3:
                 symbol[l1 + m1, l2 + m2, l3 - m1 - m2] = wigner_3j(l1, l2, l3, m1, m2, -m1 - m2)
-    coupling = np.einsum(
-        "abc,ai,bj,ck->ijk", symbol, *(_complex_from_real(l) for l in (l1, l2, l3)), optimize=True
-    )
+    coupling = np.einsum("abc,ai,bj,ck->ijk", symbol, *(_complex_from_real(l) for l in (l1, l2, l3)), optimize=True)
     coupling = np.where(np.abs(coupling.real) > 1e-14, coupling.real, 0.0)
     coupling.setflags(write=False)
     return coupling

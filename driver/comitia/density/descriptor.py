@@ -9,7 +9,7 @@ import numpy as np
 from comitia._core import Batch, Kernel
 from comitia.density import radial
 from comitia.density.features import describe, feature_list, roughness
-from comitia.density.program import LANES, arrange
+from comitia.density.program import arrange
 from comitia.errors import SettingsError, StructureError
 from comitia.threads import default_threads
 
@@ -86,7 +86,7 @@ class Descriptor:
         if unknown:
             raise SettingsError(f"basis: unknown key {sorted(unknown)[0]!r}; known keys: {', '.join(BASIS)}")
         basis = BASIS | options
-        species = np.array(sorted(set(int(z) for z in species)), np.int64)
+        species = np.array(sorted({int(z) for z in species}), np.int64)
         n_max, l_max = list(basis["n_max"]), list(basis["l_max"])
         if not cutoff > 0:
             raise SettingsError(f"cutoff is {cutoff} Å; it must be positive")

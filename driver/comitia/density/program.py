@@ -36,9 +36,7 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
     dict of int32 arrays and ints, named as in ext/core/descriptor.h, and `coupling_value`.
     """
     n_lm = (l_max + 1) ** 2
-    channels = sorted(
-        {(int(row[c + 1]), int(row[c])) for row in features for c in (1, 3, 5, 7) if row[c] >= 0}
-    )
+    channels = sorted({(int(row[c + 1]), int(row[c])) for row in features for c in (1, 3, 5, 7) if row[c] >= 0})
     used = np.zeros(l_max + 1, int)  # radial functions in use at each l
     for l, q in channels:
         used[l] = max(used[l], q % n_radial + 1)

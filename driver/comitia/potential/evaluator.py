@@ -1,0 +1,147 @@
+"""Evaluation of one set of atoms over and over: dynamics, beads, replicas."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from comitia.errors import NumericalError
+from comitia.threads import default_threads
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a committee says of a batch of structures; eV and Å. `None` where there is a single member."""
+
+    energies: np.ndarray  # (n_structures,) mean over the calibrated members
+    forces: np.ndarray  # (n_structures, n_atoms, 3)
+    virials: np.ndarray  # (n_structures, 3, 3) -dE/d(strain)
+    atomic_energies: np.ndarray  # (n_structures, n_atoms) without the reference energies
+    member_energies: np.ndarray | None  # (n_structures, n_members)
+    energy_uncertainties: np.ndarray | None  # (n_structures,) standard deviation, ddof = 1
+    member_forces: np.ndarray | None = None  # (n_structures, n_members, n_atoms, 3), only when asked for
+    member_virials: np.ndarray | None = None  # (n_structures, n_members, 3, 3)
+
+
+def committee_energies(mean, deviations, sums):
+    """Energies of the calibrated members: the mean's, plus what each deviates by.
+
+    Parameters
+    ----------
+    mean : (n_structures,) array, eV
+    deviations : (n_members, width) calibrated weights less their mean
+    sums : (n_structures, width) summed features
+
+    Returns
+    -------
+    energies (n_structures,), member energies (n_structures, n_members), uncertainties (n_structures,): the energy
+    is the mean of the members to the last bit.
+    """
+    members = mean[:, None] + sums @ deviations.T
+    return members.mean(axis=1), members, members.std(axis=1, ddof=1)
+
+
+def refuse_non_finite(found, sizes, where="structure"):
+    """Raise NumericalError for the first atom whose energy or force is not finite."""
+    if np.isfinite(found["atomic_energies"].sum()) and np.isfinite(found["forces"].sum()):
+        return
+    bad = ~np.isfinite(found["atomic_energies"]) | ~np.isfinite(found["forces"]).all(axis=1)
+    if not bad.any():
+        return  # only the sum overflowed
+    atom = int(np.argmax(bad))
+    structure = int(np.searchsorted(np.cumsum(sizes), atom, side="right"))
+    atom -= int(np.sum(sizes[:structure]))
+    raise NumericalError(
+        f"{where} {structure}, atom {atom}: energy or force is not finite; two atoms may be in the same place, or "
+        "positions far outside what the model was trained on"
+    )
+
+
+class Evaluator:
+    """A potential bound to the species and periodicity of one set of atoms; made by `Potential.evaluator`.
+
+    Neighbour lists are kept for each place in the batch, and rebuilt only when an atom there moved more than half
+    the skin. Not to be shared between threads.
+    """
+
+    def __init__(self, potential, numbers, pbc, n_threads=None, skin=0.5):
+        self.potential = potential
+        self.numbers = np.asarray(numbers, np.int64)
+        self.pbc = np.broadcast_to(np.asarray(pbc, bool), 3)
+        self.n_threads = n_threads or default_threads()
+        self.skin = skin
+        self._batches = {}
+        self._e0 = potential.reference_energy(self.numbers)
+
+    @property
+    def n_atoms(self):
+        return len(self.numbers)
+
+    def batch(self, positions, cells):
+        """The compiled batch for (n_structures, n_atoms, 3) positions, brought up to date."""
+        n = len(positions)
+        if n not in self._batches:
+            self._batches[n] = self.potential.descriptor.empty_batch([self.numbers] * n, [self.pbc] * n, self.skin)
+        batch = self._batches[n]
+        flat = np.ascontiguousarray(positions, float).reshape(n * self.n_atoms, 3)
+        batch.update(flat, np.ascontiguousarray(cells, float), self.n_threads)
+        return batch
+
+    def compute(self, positions, cells, members=False):
+        """Predictions for positions (n_structures, n_atoms, 3) and cells (n_structures, 3, 3), rows, Å.
+
+        Parameters
+        ----------
+        members : bool, whether every member's forces and virial are computed too
+
+        Raises
+        ------
+        NumericalError
+            for an input or a result that is not finite, naming the atom.
+        StructureError
+            for a cell that does not span its periodic directions.
+        """
+        potential, kernel = self.potential, self.potential.kernel
+        batch = self.batch(positions, cells)
+        n, shape = len(positions), (len(positions), self.n_atoms)
+        committee = potential.n_members > 1
+        found = kernel.evaluate(batch, potential.mean_weights, sums=committee, n_threads=self.n_threads)
+        refuse_non_finite(found, [self.n_atoms] * n)
+        atomic = found["atomic_energies"].reshape(shape)
+        energies, members_e, sigma = atomic.sum(axis=1) + self._e0, None, None
+        if committee:
+            energies, members_e, sigma = committee_energies(
+                energies, potential.deviations, found["sums"].reshape(n, -1)
+            )
+        member_forces = member_virials = None
+        if members and committee:
+            each = [kernel.evaluate(batch, weights, n_threads=self.n_threads) for weights in potential.member_weights]
+            member_forces = np.stack([f["forces"].reshape(*shape, 3) for f in each], axis=1)
+            member_virials = np.stack([f["virials"] for f in each], axis=1)
+        forces = found["forces"].reshape(*shape, 3)
+        return Predictions(energies, forces, found["virials"], atomic, members_e, sigma, member_forces, member_virials)
+
+    def member_directional(self, positions, cells, directions):
+        """Forces of every calibrated member along directions: sum over atoms of f_k . d.
+
+        One tangent of the summed features serves all members.
+
+        Parameters
+        ----------
+        positions, directions : (n_structures, n_atoms, 3) arrays, Å
+        cells : (n_structures, 3, 3) array, Å
+
+        Returns
+        -------
+        (n_structures, n_members) array, eV.
+        """
+        n = len(positions)
+        batch = self.batch(positions, cells)
+        flat = np.ascontiguousarray(directions, float).reshape(n * self.n_atoms, 3)
+        tangent = self.potential.kernel.tangent(batch, flat, self.n_threads).reshape(n, -1)
+        weights = self.potential.member_weights.reshape(self.potential.n_members, -1)
+        along = -tangent @ weights.T
+        if self.potential.core is not None:  # the same for every member
+            zero = np.zeros_like(self.potential.mean_weights)
+            core = self.potential.kernel.evaluate(batch, zero, n_threads=self.n_threads)["forces"]
+            along += np.einsum("sad,sad->s", core.reshape(n, self.n_atoms, 3), directions)[:, None]
+        return along

@@ -1,0 +1,158 @@
+"""The model file: safetensors, with every number a tensor, one metadata key of JSON, and a checksum at the end."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from comitia.density import Descriptor
+from comitia.errors import ModelError
+from comitia.files import to_json, write_atomic
+from comitia.potential.baselines import ZBL
+from comitia.potential.potential import Potential
+
+FORMAT_VERSION = 1
+UPGRADES = {}  # version -> function that turns the tensors and metadata of that version into those of the next
+
+TENSORS = {  # name -> kind and number of dimensions
+    "species": (np.integer, 1),
+    "cutoff": (np.floating, 0),
+    "contraction": (np.floating, 2),
+    "spline": (np.floating, 3),
+    "n_radial": (np.integer, 0),
+    "l_max": (np.integer, 0),
+    "radial_offset": (np.integer, 1),
+    "features": (np.integer, 2),
+    "weights": (np.floating, 2),
+    "reference_energies": (np.floating, 1),
+    "alpha": (np.floating, 1),
+    "recentred": (np.integer, 0),
+}
+
+
+def save(potential, path):
+    """Write `potential` to `path`; the CRC-32 of everything before the last tensor is that tensor."""
+    from safetensors.numpy import save as serialise
+
+    d = potential.descriptor
+    tensors = {
+        "format_version": np.array(FORMAT_VERSION, np.int64),
+        "species": np.asarray(d.species, np.int64),
+        "cutoff": np.array(d.cutoff),
+        "contraction": np.ascontiguousarray(d.contraction, float),
+        "spline": np.ascontiguousarray(d.spline, float),
+        "n_radial": np.array(d.n_radial, np.int64),
+        "l_max": np.array(d.l_max, np.int64),
+        "radial_offset": np.asarray(d.radial_offset, np.int32),
+        "features": np.ascontiguousarray(d.features, np.int32),
+        "weights": np.ascontiguousarray(potential.weights),
+        "reference_energies": potential.reference_energies,
+        "alpha": np.array([potential.alpha_energy, potential.alpha_forces]),
+        "recentred": np.array(int(potential.recentred), np.int64),
+        "checksum": np.zeros(4, np.uint8),
+    }
+    if potential.core is not None:
+        tensors["core_inner"] = np.ascontiguousarray(potential.core.inner, float)
+        tensors["core_outer"] = np.ascontiguousarray(potential.core.outer, float)
+    content = bytearray(serialise(tensors, {"comitia": to_json(potential.metadata)}))
+    content[-4:] = zlib.crc32(content[:-4]).to_bytes(4, "little")
+    write_atomic(path, bytes(content))
+
+
+def _read(path):
+    """Tensors and metadata of a file whose checksum is right."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as deserialise
+
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    if len(content) < 16 or content[8:9] != b"{" or not header_end + 4 <= len(content):
+        raise ModelError(f"{path}: not a comitia model, or cut short; copy or fit it again")
+    if zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+        raise ModelError(f"{path}: damaged (the checksum does not match); copy or fit it again")
+    try:
+        metadata = json.loads(json.loads(content[8:header_end])["__metadata__"]["comitia"])
+        return deserialise(content), metadata
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: not a comitia model ({error}); fit one with `comitia fit`") from error
+
+
+def _check(path, tensors):
+    """Refuse tensors of the wrong kind or shape, and indices that lead outside."""
+    for name, (kind, n_dimensions) in TENSORS.items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.ndim != n_dimensions or not np.issubdtype(tensor.dtype, kind):
+            raise ModelError(f"{path}: tensor {name!r} is missing or has the wrong type or shape; fit the model again")
+        if not np.all(np.isfinite(tensor)):
+            raise ModelError(f"{path}: tensor {name!r} holds a number that is not finite; fit the model again")
+    features, l_max, n_radial = tensors["features"], int(tensors["l_max"]), int(tensors["n_radial"])
+    n_channels, n_species = tensors["contraction"].shape
+    order = features[:, 0] if features.shape[1:] == (10,) else np.array([-1])
+    used = np.arange(4) < order[:, None]
+    q, l = (features[:, 1:9:2], features[:, 2:10:2]) if features.shape[1:] == (10,) else (order, order)
+    sound = (
+        np.all((order >= 0) & (order <= 3))
+        and 0 <= l_max <= 8
+        and n_radial > 0
+        and np.all(~used | ((q >= 0) & (q < n_channels * n_radial) & (l >= 0) & (l <= l_max)))
+        and tensors["radial_offset"].shape == (l_max + 1,)
+        and np.all(
+            (tensors["radial_offset"] >= 0) & (tensors["radial_offset"] + n_radial <= tensors["spline"].shape[2])
+        )
+        and tensors["spline"].shape[1] == 6
+        and len(tensors["species"]) == n_species
+        and tensors["cutoff"] > 0
+        and len(tensors["alpha"]) == 2
+    )
+    if not sound:
+        raise ModelError(f"{path}: the tensors do not fit together; fit the model again")
+
+
+def load(path):
+    """The potential in a model file.
+
+    Raises
+    ------
+    ModelError
+        for a file that cannot be read, is damaged or cut short, is of a version that cannot be upgraded, or does
+        not hold together.
+    """
+    tensors, metadata = _read(path)
+    version = int(tensors.get("format_version", np.array(-1)))
+    while version in UPGRADES and version < FORMAT_VERSION:
+        tensors, metadata = UPGRADES[version](tensors, metadata)
+        version += 1
+    if version != FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: format version {version}; this comitia reads version {FORMAT_VERSION}: "
+            "use the comitia that wrote it, or fit it again"
+        )
+    _check(path, tensors)
+    descriptor = Descriptor(
+        tensors["species"],
+        float(tensors["cutoff"]),
+        tensors["contraction"],
+        tensors["spline"],
+        int(tensors["n_radial"]),
+        int(tensors["l_max"]),
+        tensors["radial_offset"],
+        tensors["features"],
+    )
+    core = None
+    if "core_outer" in tensors:
+        core = ZBL(tensors["species"], tensors["core_inner"], tensors["core_outer"])
+    alpha_energy, alpha_forces = tensors["alpha"]
+    return Potential(
+        descriptor,
+        tensors["weights"],
+        tensors["reference_energies"],
+        core,
+        alpha_energy,
+        alpha_forces,
+        bool(tensors["recentred"]),
+        metadata,
+    )

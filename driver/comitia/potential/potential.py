@@ -1,0 +1,212 @@
+"""The potential: energies, forces and virials with the uncertainty of a committee."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from comitia.density import Descriptor
+from comitia.errors import ModelError
+from comitia.potential.baselines import ZBL
+from comitia.potential.evaluator import Evaluator, committee_energies, refuse_non_finite
+from comitia.threads import default_threads
+
+ATOMS_PER_BATCH = 4096  # structures are evaluated together up to this many atoms
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a committee says of one structure; eV and Å. `None` where there is a single member."""
+
+    energy: float  # mean over the calibrated members
+    forces: np.ndarray  # (n_atoms, 3)
+    virial: np.ndarray  # (3, 3) -dE/d(strain)
+    atomic_energies: np.ndarray  # (n_atoms,) without the reference energies
+    volume: float  # Å^3, 0 without a cell
+    member_energies: np.ndarray | None  # (n_members,)
+    energy_uncertainty: float | None  # standard deviation over members, ddof = 1
+    member_forces: np.ndarray | None = None  # (n_members, n_atoms, 3), only when asked for
+    member_virials: np.ndarray | None = None  # (n_members, 3, 3), only when asked for
+    force_uncertainty: np.ndarray | None = None  # (n_atoms, 3), only when members were asked for
+
+    @property
+    def stress(self):
+        """(3, 3) array, eV/Å^3, positive in tension (ASE): -virial / volume."""
+        if not self.volume:
+            raise ValueError("stress needs a cell: this structure has no volume")
+        return -self.virial / self.volume
+
+
+class Potential:
+    """A committee of linear potentials on one descriptor.
+
+    .. math:: E_k = \\sum_s W_{k,s} \\cdot \\Phi_s + \\sum_i e_0(s_i) + E_\\mathrm{core}, \\qquad
+              V_k = \\bar E + \\alpha (E_k - \\bar E)
+
+    Parameters
+    ----------
+    descriptor : Descriptor
+    weights : (n_members, n_species * n_features) array, eV, as fitted (before calibration)
+    reference_energies : (n_species,) array, eV
+    core : ZBL or None
+    alpha_energy : float, rescaling of the members about their mean
+    alpha_forces : float, the same for force uncertainties only
+    recentred : bool, whether the mean of the members is the fit to all data
+    metadata : dict that JSON can hold
+
+    Musil et al., J. Chem. Theory Comput. 15, 906 (2019); Imbalzano et al., J. Chem. Phys. 154, 074102 (2021).
+    """
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        weights,
+        reference_energies,
+        core: ZBL | None = None,
+        alpha_energy=1.0,
+        alpha_forces=1.0,
+        recentred=False,
+        metadata=None,
+    ):
+        self.descriptor = descriptor
+        self.weights = np.array(weights, float, ndmin=2)
+        self.reference_energies = np.array(reference_energies, float)
+        self.core = core
+        self.alpha_energy, self.alpha_forces = float(alpha_energy), float(alpha_forces)
+        self.recentred = bool(recentred)
+        self.metadata = dict(metadata or {})
+        if self.weights.shape[1] != descriptor.width:
+            raise ModelError(
+                f"each member has {self.weights.shape[1]} weights; the descriptor needs {descriptor.width}"
+            )
+        if self.reference_energies.shape != (descriptor.n_species,):
+            raise ModelError(f"there must be {descriptor.n_species} reference energies, one for each species")
+        if core is not None and not np.array_equal(core.species, descriptor.species):
+            raise ModelError("the repulsive core and the descriptor have different species")
+        numbers = (self.weights, self.reference_energies, self.alpha_energy, self.alpha_forces)
+        if not all(np.all(np.isfinite(value)) for value in numbers):
+            raise ModelError("weights, reference energies and alpha must be finite")
+
+    @property
+    def species(self):
+        """Atomic numbers, increasing."""
+        return tuple(int(z) for z in self.descriptor.species)
+
+    @property
+    def cutoff(self):
+        """Å."""
+        return self.descriptor.cutoff
+
+    @property
+    def n_members(self):
+        return len(self.weights)
+
+    @cached_property
+    def kernel(self):
+        """The compiled kernel, repulsive core included."""
+        return self.descriptor.kernel(None if self.core is None else self.core.parameters)
+
+    @cached_property
+    def mean_weights(self):
+        """(n_species, n_features) weights of the mean of the members."""
+        return np.ascontiguousarray(self.weights.mean(axis=0).reshape(self.descriptor.n_species, -1))
+
+    @cached_property
+    def deviations(self):
+        """(n_members, width) calibrated weights less their mean."""
+        return self.alpha_energy * (self.weights - self.mean_weights.ravel())
+
+    @cached_property
+    def member_weights(self):
+        """(n_members, n_species, n_features) calibrated weights."""
+        if self.n_members == 1:
+            return self.mean_weights[None]
+        return self.mean_weights + self.deviations.reshape(self.n_members, *self.mean_weights.shape)
+
+    def reference_energy(self, numbers):
+        """Sum of the reference energies of atoms with these atomic numbers, eV."""
+        return float(self.reference_energies[np.searchsorted(self.descriptor.species, numbers)].sum())
+
+    def compute(self, atoms, members=False, n_threads=None):
+        """Energy, forces, virial and their uncertainty.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms, or a list of them
+        members : bool, whether every member's forces and virial are computed too
+        n_threads : int, default OMP_NUM_THREADS or the number of processors
+
+        Returns
+        -------
+        Prediction, or a list of them.
+
+        Raises
+        ------
+        StructureError
+            for a species that the model does not know, or a cell that does not span its periodic directions.
+        NumericalError
+            for positions or a result that are not finite, naming the atom.
+        """
+        if not isinstance(atoms, list | tuple):
+            return self.compute([atoms], members, n_threads)[0]
+        n_threads = n_threads or default_threads()
+        predictions, chunk, n_atoms = [], [], 0
+        for structure in atoms:
+            if chunk and n_atoms + len(structure) > ATOMS_PER_BATCH:
+                predictions += self._compute(chunk, members, n_threads)
+                chunk, n_atoms = [], 0
+            chunk.append(structure)
+            n_atoms += len(structure)
+        return predictions + (self._compute(chunk, members, n_threads) if chunk else [])
+
+    def _compute(self, structures, members, n_threads):
+        batch = self.descriptor.batch(structures)
+        sizes = [len(a) for a in structures]
+        committee = self.n_members > 1
+        found = self.kernel.evaluate(batch, self.mean_weights, sums=committee, n_threads=n_threads)
+        refuse_non_finite(found, sizes)
+        ends = np.cumsum(sizes)[:-1]
+        atomic, forces = np.split(found["atomic_energies"], ends), np.split(found["forces"], ends)
+        energies = np.array(
+            [e.sum() + self.reference_energy(a.numbers) for e, a in zip(atomic, structures, strict=True)]
+        )
+        member_energies = sigma = member_forces = member_virials = [None] * len(structures)
+        uncertainty = member_forces
+        if committee:
+            sums = found["sums"].reshape(len(structures), -1)
+            energies, member_energies, sigma = committee_energies(energies, self.deviations, sums)
+            sigma = sigma.tolist()
+        if committee and members:
+            each = [self.kernel.evaluate(batch, weights, n_threads=n_threads) for weights in self.member_weights]
+            member_forces = np.split(np.array([f["forces"] for f in each]), ends, axis=1)
+            member_virials = list(np.stack([f["virials"] for f in each], axis=1))
+            scale = self.alpha_forces / self.alpha_energy
+            uncertainty = [scale * f.std(axis=0, ddof=1) for f in member_forces]
+        return [
+            Prediction(
+                float(energies[s]), forces[s], found["virials"][s], atomic[s],
+                float(a.cell.volume) if a.cell.rank == 3 else 0.0,
+                member_energies[s], sigma[s], member_forces[s], member_virials[s], uncertainty[s],
+            )
+            for s, a in enumerate(structures)
+        ]  # fmt: skip
+
+    def evaluator(self, numbers, pbc, n_threads=None, skin=0.5):
+        """An `Evaluator` for dynamics of atoms with these atomic numbers."""
+        return Evaluator(self, numbers, pbc, n_threads, skin)
+
+    def member_directional(self, numbers, pbc, positions, cells, directions, n_threads=None):
+        """Forces of every calibrated member along directions, see `Evaluator.member_directional`."""
+        return self.evaluator(numbers, pbc, n_threads, 0.0).member_directional(positions, cells, directions)
+
+    def calculator(self, n_threads=None):
+        """An ASE calculator."""
+        from comitia.engines.ase import ComitiaCalculator
+
+        return ComitiaCalculator(self, n_threads)
+
+    def save(self, path):
+        """Write the model file, whole or not at all."""
+        from comitia.potential.model_file import save
+
+        save(self, path)
