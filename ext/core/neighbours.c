@@ -615,7 +615,6 @@ int neighbour_list_update(neighbour_list *list, size_t n_atoms, const double *po
     if (code == 0) {
         return 1;
     }
-    list->n_atoms = 0;
     list->n_pairs = 0;
     return code;
 }

@@ -56,7 +56,8 @@ void neighbour_list_free(neighbour_list *list);
  *   positions  IN  [n_atoms][3]   Angstrom
  *   cell       IN  [3][3]         Angstrom, rows; a row is ignored where pbc is 0
  *   pbc        IN  [3]            periodic or not
- * Returns 0 when the old list still holds, 1 when it was rebuilt, or a negative NEIGHBOURS_ERROR_...            */
+ * Returns 0 when the old list still holds, 1 when it was rebuilt, or a negative NEIGHBOURS_ERROR_...; then nothing
+ * in the list but offending_atom means anything, until the next call that succeeds.                             */
 int neighbour_list_update(neighbour_list *list, size_t n_atoms, const double *positions, const double cell[9],
                           const int pbc[3]);
 

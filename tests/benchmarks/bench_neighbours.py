@@ -1,0 +1,83 @@
+"""Building the neighbour list against vesin: `python tests/benchmarks/bench_neighbours.py`.
+
+One thread each. Both are timed in turns, as many times as asked, and the median of the ratios is printed, since a
+single pair of timings on a shared machine is off by a factor of two. Both return a full list with shifts;
+vesin also returns the vectors and distances only when asked, so it is not asked.
+"""
+
+import argparse
+import os
+import statistics
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from ase.build import bulk, molecule
+from comitia._core import NeighbourList
+from vesin import NeighborList
+
+
+def rattled(atoms, seed=3):
+    """Atoms moved by 0.1 Å at random."""
+    atoms.positions += np.random.default_rng(seed).normal(scale=0.1, size=atoms.positions.shape)
+    return atoms
+
+
+SYSTEMS = {
+    "Si 8": (rattled(bulk("Si", cubic=True)), 5.0),
+    "Si 512": (rattled(bulk("Si", cubic=True) * (4, 4, 4)), 5.0),
+    "Si 8000": (rattled(bulk("Si", cubic=True) * (10, 10, 10)), 5.0),
+    "Cu 500": (rattled(bulk("Cu", cubic=True) * (5, 5, 5)), 4.9),
+    "Cu primitive": (bulk("Cu"), 6.0),
+    "C2H6": (molecule("C2H6"), 5.0),
+}
+
+
+def seconds(call):
+    """Duration of one call, s."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def measure(atoms, cutoff, n_pairs):
+    """Times of both in turns.
+
+    Returns
+    -------
+    (ours, theirs), each (n_pairs,) seconds
+    """
+    positions = [atoms.positions.copy(), atoms.positions + 1e-9]
+    cell, pbc = np.asarray(atoms.cell), atoms.pbc
+    ours, theirs = NeighbourList(cutoff), NeighborList(cutoff=cutoff, full_list=True)
+    times = []
+    for repeat in range(n_pairs + 3):
+        moved = positions[repeat % 2]  # without a skin any change means a new list
+        times.append(
+            (
+                seconds(lambda moved=moved: ours.update(moved, cell, pbc)),
+                seconds(lambda moved=moved: theirs.compute(moved, cell, pbc, "ijS", copy=False)),
+            )
+        )
+    return np.array(times[3:]).T
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=60, help="interleaved pairs of timings")
+    n_pairs = parser.parse_args().pairs
+    print(f"{'system':14s} {'atoms':>6s} {'neighbours':>10s} {'µs/atom':>8s} {'vesin':>8s} {'ours/vesin':>10s}")
+    for name, (atoms, cutoff) in SYSTEMS.items():
+        ours, theirs = measure(atoms, cutoff, n_pairs)
+        full = NeighbourList(cutoff)
+        full.update(atoms.positions, np.asarray(atoms.cell), atoms.pbc)
+        scale = 1e6 / len(atoms)
+        print(
+            f"{name:14s} {len(atoms):6d} {full.n_pairs / len(atoms):10.1f} {statistics.median(ours) * scale:8.2f} "
+            f"{statistics.median(theirs) * scale:8.2f} {statistics.median(ours / theirs):10.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
