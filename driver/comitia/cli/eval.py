@@ -1,0 +1,84 @@
+"""`comitia eval`: errors and calibration of a model on a data set."""
+
+import warnings
+from pathlib import Path
+
+import click
+
+from comitia.cli.fit import show_warning
+
+
+def write_predictions(path, structures, potential):
+    """Extended XYZ with what the model says: energy, forces, stress, and σ of the energy (eV)."""
+    import io
+
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io.extxyz import write_xyz
+
+    from comitia.files import write_atomic
+
+    frames = []
+    for structure in structures:
+        atoms = structure.atoms.copy()
+        prediction = potential.compute(atoms)
+        found = {"energy": prediction.energy, "forces": prediction.forces}
+        if atoms.cell.rank == 3:
+            found["stress"] = prediction.stress
+        atoms.info = {"config_type": structure.config_type}
+        if prediction.energy_uncertainty is not None:
+            atoms.info["energy_uncertainty"] = prediction.energy_uncertainty
+        if structure.energy is not None:
+            atoms.info["reference_energy"] = structure.energy
+        for name in [name for name in atoms.arrays if name not in ("numbers", "positions")]:
+            del atoms.arrays[name]
+        if structure.forces is not None:
+            atoms.arrays["reference_forces"] = structure.forces
+        atoms.calc = SinglePointCalculator(atoms, **found)
+        frames.append(atoms)
+    text = io.StringIO()
+    write_xyz(text, frames)
+    write_atomic(path, text.getvalue())
+
+
+@click.command(name="eval", short_help="errors and calibration of a model on a data set")
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("structures", metavar="DATA.xyz", type=click.Path(path_type=Path))
+@click.option("--json", "json_path", metavar="F", type=click.Path(path_type=Path), help="Write the numbers as JSON.")
+@click.option("-o", "--output", metavar="OUT.xyz", type=click.Path(path_type=Path), help="Write predictions and sigma.")
+@click.option("--energy-key", default=None, help="Name of the energy in DATA.xyz; default that of the fit.")
+@click.option("--forces-key", default=None, help="Name of the forces; default that of the fit.")
+@click.option("--virial-key", default=None, help="Name of the virial; default that of the fit.")
+@click.option("--stress-key", default=None, help="Name of the stress; default that of the fit.")
+def command(model, structures, json_path, output, energy_key, forces_key, virial_key, stress_key):
+    """RMSE and MAE of energies, forces and virials; NLL, miscalibration area; sigma of every structure.
+
+    \b
+    comitia eval silicon.safetensors Si_test.xyz.xz --json errors.json -o predicted.xyz
+    """
+    import comitia
+    from comitia.errors import SettingsError
+    from comitia.files import write_json
+    from comitia.structures import Keys, read_structures
+    from comitia.training import evaluate_dataset
+    from comitia.training.summary import calibration_lines, error_lines
+
+    for path in (json_path, output):
+        if path is not None and not path.parent.is_dir():
+            raise SettingsError(f"{path}: the folder {path.parent} does not exist; make it or choose another")
+    potential = comitia.load(model)
+    names = dict(potential.metadata.get("settings", {}).get("keys", {}))
+    given = {"energy": energy_key, "forces": forces_key, "virial": virial_key, "stress": stress_key}
+    keys = Keys(**(names | {kind: name for kind, name in given.items() if name is not None}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show_warning
+        labelled = read_structures(structures, keys)
+    found = evaluate_dataset(potential, labelled)
+    click.echo("\n".join(error_lines({structures.name: found["errors"]})))
+    for line in calibration_lines(found["calibration"]):
+        click.echo(line)
+    if output is not None:
+        write_predictions(output, labelled, potential)
+    if json_path is not None:
+        units = {"energy_error": "eV", "energy_uncertainty": "eV"}
+        write_json(json_path, {"model": str(model), "data": str(structures), "units": units, **found})

@@ -1,0 +1,49 @@
+"""`comitia fit`: a committee of potentials from reference data."""
+
+import warnings
+from pathlib import Path
+
+import click
+
+
+def show_warning(message, category, filename, line_number, file=None, line=None):
+    """A warning as one sentence on stderr."""
+    click.echo(f"comitia: warning: {message}", err=True)
+
+
+@click.command(name="fit", short_help="fit a committee of potentials to reference data")
+@click.argument("settings", metavar="FIT.yaml", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    metavar="MODEL",
+    type=click.Path(path_type=Path),
+    help="Model file; default DATA_STEM.safetensors.",
+)
+@click.option("--members", type=click.IntRange(1), help="Overrides `members`.")
+@click.option("--threads", type=click.IntRange(1), help="Overrides `threads`.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar, no table.")
+def command(settings, output, members, threads, quiet):
+    """Fit a committee to energies, forces and virials; write MODEL and its report beside it (.json).
+
+    Data files are looked for beside FIT.yaml, then in the current folder; MODEL is written to the current folder unless
+    -o says otherwise.
+
+    \b
+    comitia fit FIT.yaml -o silicon.safetensors
+    """
+    import msgspec
+
+    from comitia.settings import load
+    from comitia.training import FitSettings, fit
+    from comitia.training.summary import fit_lines
+
+    loaded = load(settings, FitSettings)
+    flags = {name: value for name, value in (("members", members), ("threads", threads)) if value is not None}
+    loaded = msgspec.structs.replace(loaded, **flags)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show_warning
+        result = fit(loaded, directory=settings.parent, output=output, progress=not quiet)
+    if not quiet:
+        click.echo("\n".join(fit_lines(result.report)))

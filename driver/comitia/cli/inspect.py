@@ -1,0 +1,61 @@
+"""`comitia inspect`: what is inside a model file."""
+
+from pathlib import Path
+
+import click
+
+
+def description(potential):
+    """Lines that say what a potential is, with units."""
+    from ase.data import chemical_symbols
+
+    descriptor, metadata = potential.descriptor, potential.metadata
+    symbols = [chemical_symbols[z] for z in potential.species]
+    orders = ", ".join(f"{count} of order {order}" for order, count in descriptor.orders.items())
+    reference = "  ".join(
+        f"{symbol} {value:.6f} eV" for symbol, value in zip(symbols, potential.reference_energies, strict=True)
+    )
+    members = f"{potential.n_members}"
+    if potential.n_members > 1:
+        centre = "re-centred on the fit to all data" if potential.recentred else "mean of the members"
+        members += f"  alpha {potential.alpha_energy:.4f} (energy)  {potential.alpha_forces:.4f} (forces)  {centre}"
+    lines = [
+        f"species             {' '.join(symbols)}",
+        f"cutoff              {potential.cutoff:g} Å",
+        f"features            {descriptor.n_features} per species: {orders}",
+        f"radial functions    {descriptor.n_radial}, l_max {descriptor.l_max}",
+        f"members             {members}",
+        f"reference energies  {reference}",
+        f"repulsive core      {'ZBL' if potential.core is not None else 'none'}",
+        "units               energy eV, length Å, forces eV/Å, virial eV, stress eV/Å³",
+    ]
+    training = metadata.get("data")
+    if training:
+        counts = ", ".join(f"{number} {name}" for name, number in training["structures"].items() if number)
+        lines.append(f"data                {training['file']}: {counts}; sha256 {training['sha256'][:16]}")
+    versions = metadata.get("versions")
+    if versions:
+        lines.append(f"made with           {'  '.join(f'{name} {version}' for name, version in versions.items())}")
+    return lines
+
+
+@click.command(name="inspect", short_help="what is inside a model file")
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the metadata of the file as JSON instead.")
+def command(model, as_json):
+    """Species, cutoff, features, members, calibration, errors and origin of a model, with units.
+
+    \b
+    comitia inspect silicon.safetensors
+    """
+    import comitia
+    from comitia.files import to_json
+    from comitia.training.summary import error_lines
+
+    potential = comitia.load(model)
+    if as_json:
+        click.echo(to_json(potential.metadata), nl=False)
+        return
+    click.echo("\n".join(description(potential)))
+    if "errors" in potential.metadata:
+        click.echo("\n".join(error_lines(potential.metadata["errors"])))

@@ -1,0 +1,193 @@
+r"""Regularisation by the evidence: how probable the data are, the weights integrated out.
+
+Rows of kind k (energy, forces, virial) have noise variance σ²/ρ_k, weight j has prior variance σ²/λ_j. With A = Σ_k ρ_k
+X_k^T X_k + Λ, b = Σ_k ρ_k X_k^T y_k, w = A⁻¹ b and S = Σ_k ρ_k y_k^T y_k − b^T w, and σ² at its maximum S/N,
+
+.. math:: 2 \ln p(y) = -N \ln S + \sum_k N_k \ln \rho_k - \ln |A| + \sum_j \ln \lambda_j + \text{const}
+
+The prior has few parameters: ln λ_j = θ[ν_j] + a ln(roughness_j²) + c ln(mean square of column j), one strength θ per
+correlation order, and two exponents. ρ_forces = 1; the other ρ_k are the relative weights of energies and virials,
+which the evidence chooses too. Only training structures enter.
+
+MacKay, Neural Computation 4, 415 (1992), doi:10.1162/neco.1992.4.3.415.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.optimize
+
+from comitia.errors import StructureError
+from comitia.training.normal_equations import KINDS, Factor
+
+WEAKEST_PRIOR, STRONGEST_PRIOR = 1e-13, 1e2  # relative to the diagonal of the normal equations
+
+
+@dataclasses.dataclass
+class PriorShape:
+    """What is known of the columns before any fit.
+
+    Attributes
+    ----------
+    order : (n,) int array, correlation order ν of each column; 0 for the constant feature, which is left free
+    log_roughness : (n,) array, ln roughness², centred
+    """
+
+    order: np.ndarray
+    log_roughness: np.ndarray
+
+    @classmethod
+    def of(cls, descriptor):
+        order = np.tile(np.asarray(descriptor.features)[:, 0], len(descriptor.species))
+        roughness = np.maximum(np.tile(np.asarray(descriptor.smoothness, dtype=float), len(descriptor.species)), 1e-300)
+        log_roughness = np.where(order > 0, 2 * np.log(roughness), 0.0)
+        centre = log_roughness[order > 0].mean() if (order > 0).any() else 0.0
+        return cls(order, np.where(order > 0, log_roughness - centre, 0.0))
+
+
+@dataclasses.dataclass
+class Regularisation:
+    """Prior precisions and weights of the kinds.
+
+    Attributes
+    ----------
+    penalty : (n,) array, λ_j
+    kind_weights : {kind: ρ}
+    strength : float, geometric mean of λ_j over the diagonal of the normal equations
+    log_evidence : float or None when the strength was given
+    noise : float, σ; residual of a row of forces in units of its scale
+    parameters : dict, the exponents and strengths, for the report
+    """
+
+    penalty: np.ndarray
+    kind_weights: dict
+    strength: float
+    log_evidence: float | None
+    noise: float
+    parameters: dict
+
+
+class Evidence:
+    """The log evidence of some training structures as a function of the parameters of the prior.
+
+    Parameters
+    ----------
+    moments : {kind: Moments} of the training structures
+    shape : PriorShape
+    kinds : kinds of labels that are fitted to
+    """
+
+    def __init__(self, moments, shape, kinds=KINDS):
+        self.moments, self.shape = moments, shape
+        self.kinds = [kind for kind in kinds if moments[kind].count and moments[kind].square > 0]
+        if not self.kinds:
+            raise StructureError("every energy and force of the training set is what the fixed terms give already")
+        self.reference = "forces" if "forces" in self.kinds else self.kinds[0]
+        self.free_kinds = [kind for kind in self.kinds if kind != self.reference]
+        diagonal = sum(np.diag(moments[kind].gram) for kind in self.kinds)
+        self.diagonal = np.maximum(diagonal, 1e-12 * diagonal.max())
+        self.orders = sorted(set(shape.order[shape.order > 0].tolist()))
+        penalised = shape.order > 0
+        log_diagonal = np.log(self.diagonal)
+        self.diagonal_centre = log_diagonal[penalised].mean() if penalised.any() else 0.0
+        self.columns = np.column_stack(
+            [(shape.order == order).astype(float) for order in self.orders]
+            + [shape.log_roughness, np.where(penalised, log_diagonal - self.diagonal_centre, 0.0)]
+        )
+        self.constant = np.where(penalised, 0.0, np.log(1e-8 * self.diagonal))
+
+    def start(self, strength=1e-6):
+        """Parameters (ln ρ of the free kinds, θ of each order, a, c) at which a search begins."""
+        theta = np.log(strength) + self.diagonal_centre
+        return np.array([0.0] * len(self.free_kinds) + [theta] * len(self.orders) + [0.5, 1.0])
+
+    def bounds(self):
+        low, high = (np.log(x) + self.diagonal_centre for x in (WEAKEST_PRIOR, STRONGEST_PRIOR))
+        return [(-7.0, 7.0)] * len(self.free_kinds) + [(low, high)] * len(self.orders) + [(0.0, 2.5), (0.0, 1.5)]
+
+    def unpack(self, parameters):
+        """{kind: ρ} and ln λ of every column."""
+        n_free = len(self.free_kinds)
+        kind_weights = {self.reference: 1.0} | dict(zip(self.free_kinds, np.exp(parameters[:n_free]), strict=True))
+        log_penalty = self.constant + self.columns @ parameters[n_free:]
+        return kind_weights, np.maximum(log_penalty, np.log(WEAKEST_PRIOR * self.diagonal))
+
+    def __call__(self, parameters, gradient=True):
+        """Log evidence and, where asked for, its gradient."""
+        kind_weights, log_penalty = self.unpack(parameters)
+        penalty = np.exp(log_penalty)
+        matrix, rhs = combine(self.moments, kind_weights, penalty)
+        factor = Factor(matrix)
+        weights = factor.solve(rhs)
+        square = sum(rho * self.moments[kind].square for kind, rho in kind_weights.items()) - float(rhs @ weights)
+        square = max(square, 1e-300)
+        count = sum(self.moments[kind].count for kind in self.kinds)
+        value = -count * np.log(square / count) - factor.log_determinant + log_penalty.sum()
+        value += sum(self.moments[kind].count * np.log(rho) for kind, rho in kind_weights.items())
+        if not gradient:
+            return 0.5 * value, None
+        inverse = factor.inverse()
+        by_kind = []
+        for kind in self.free_kinds:
+            moments, rho = self.moments[kind], kind_weights[kind]
+            misfit = rho * moments.residual_square(weights)
+            by_kind.append(moments.count - count * misfit / square - rho * np.vdot(inverse, moments.gram))
+        by_column = 1.0 - penalty * np.diag(inverse) - count * penalty * weights**2 / square
+        return 0.5 * value, 0.5 * np.concatenate([by_kind, self.columns.T @ by_column])
+
+    def maximise(self, tolerance=0.2, n_iterations=60):
+        """`Regularisation` at the maximum, found by L-BFGS to about `tolerance` in the log evidence."""
+
+        def negative(parameters):
+            value, gradient = self(parameters)
+            return -value, -gradient
+
+        start = self.start()
+        scale = max(abs(self(start, gradient=False)[0]), 1.0)
+        found = scipy.optimize.minimize(
+            negative,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=self.bounds(),
+            options={"maxiter": n_iterations, "ftol": tolerance / scale, "gtol": 1e-3},
+        )
+        return self.regularisation(found.x)
+
+    def regularisation(self, parameters, log_evidence=True):
+        """`Regularisation` at the given parameters."""
+        kind_weights, log_penalty = self.unpack(parameters)
+        penalty = np.exp(log_penalty)
+        matrix, rhs = combine(self.moments, kind_weights, penalty)
+        weights = Factor(matrix).solve(rhs)
+        square = sum(rho * self.moments[kind].square for kind, rho in kind_weights.items()) - float(rhs @ weights)
+        count = sum(self.moments[kind].count for kind in self.kinds)
+        penalised = self.shape.order > 0
+        n_free = len(self.free_kinds)
+        names = [f"log_strength_nu{order}" for order in self.orders] + ["roughness_exponent", "column_exponent"]
+        return Regularisation(
+            penalty=penalty,
+            kind_weights={kind: kind_weights.get(kind, 1.0) for kind in KINDS},
+            strength=float(np.exp(np.mean((log_penalty - np.log(self.diagonal))[penalised])))
+            if penalised.any()
+            else 0.0,
+            log_evidence=self(parameters, gradient=False)[0] if log_evidence else None,
+            noise=float(np.sqrt(max(square, 0.0) / max(count, 1))),
+            parameters=dict(zip(names, parameters[n_free:].tolist(), strict=True)),
+        )
+
+    def given(self, strength):
+        """`Regularisation` of a strength that the user chose: λ_j = strength × roughness² × diagonal_j."""
+        parameters = self.start(strength)
+        parameters[-2] = 1.0
+        return self.regularisation(parameters, log_evidence=False)
+
+
+def combine(moments, kind_weights, penalty):
+    """A = Σ_k ρ_k X_k^T X_k + Λ and b = Σ_k ρ_k X_k^T y_k."""
+    matrix, rhs = np.diag(penalty), np.zeros(len(penalty))
+    for kind, rho in kind_weights.items():
+        if rho and moments[kind].count:
+            matrix += rho * moments[kind].gram
+            rhs += rho * moments[kind].rhs
+    return matrix, rhs

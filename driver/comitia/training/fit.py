@@ -1,0 +1,327 @@
+"""From a data file to a calibrated committee: the stages of `comitia fit`, in order."""
+
+import contextlib
+import dataclasses
+import difflib
+import platform
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from comitia.errors import SettingsError, StructureError
+from comitia.files import write_json
+from comitia.structures import check_species, read_structures, stem
+from comitia.threads import default_threads
+from comitia.training import dataset
+from comitia.training.calibration import Calibration
+from comitia.training.committee import fit_committee, refine
+from comitia.training.design import DesignStream
+from comitia.training.evidence import Evidence, PriorShape
+from comitia.training.groups import MAX_GROUPS, deal_folds, make_groups
+from comitia.training.normal_equations import KINDS
+from comitia.training.passes import accumulate, residuals
+from comitia.training.settings import check_settings
+from comitia.training.validation import Evaluation, evaluate
+
+GRAM_BYTES = 2 << 30  # all group moments together
+FEWEST_TO_CALIBRATE = 20  # held-out structures below which alpha is taken from folds of the training set instead
+UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "virial": "eV"}
+
+
+@dataclasses.dataclass
+class FitResult:
+    """A fitted potential, the report that lies beside it, and what was predicted for structures left out.
+
+    Attributes
+    ----------
+    potential : Potential
+    report : dict, as written to the JSON file
+    path : Path of the model file
+    held_out : Evaluation on the structures that calibrated the committee (folds or hold-out), or None
+    """
+
+    potential: object
+    report: dict
+    path: Path
+    held_out: Evaluation | None
+
+
+class Stages:
+    """Progress bar on a terminal, nothing elsewhere; and how long each stage took, s."""
+
+    def __init__(self, show):
+        self.seconds = {}
+        self.bar = None
+        if show and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+            self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+
+    @contextlib.contextmanager
+    def stage(self, name, total):
+        """Time a stage; yields the function that advances its bar."""
+        begin = time.perf_counter()
+        if self.bar is None:
+            yield lambda: None
+        else:
+            task = self.bar.add_task(name, total=total)
+            yield lambda: self.bar.advance(task)
+        self.seconds[name] = time.perf_counter() - begin
+
+    def __enter__(self):
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *error):
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def find_input(directory, name):
+    """Path of an input named in the settings: relative to the folder of the YAML file, else to the current one."""
+    beside, here = Path(directory) / name, Path(name)
+    return here if not beside.exists() and here.exists() else beside
+
+
+def check_basis(options):
+    """Refuse an option that the descriptor does not have, and name the nearest."""
+    from comitia.density.descriptor import BASIS
+
+    for key in options:
+        if key not in BASIS:
+            near = difflib.get_close_matches(key, BASIS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(BASIS))}"
+            raise SettingsError(f"basis: unknown key {key!r}; {hint}")
+
+
+def _species(split):
+    species = sorted({int(z) for s in split.training for z in s.atoms.numbers})
+    for s in (*split.validation, *split.test):
+        check_species(s.atoms, species, s.origin)
+    return np.array(species)
+
+
+def _check_weights(settings, structures):
+    types = {s.config_type for s in structures}
+    for name in settings.weights.config_type:
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"the data have {', '.join(sorted(types))}"
+            raise SettingsError(f"weights: no structure has the config_type {name!r}; {hint}")
+
+
+def _regularise(equations, allowed, shape, settings):
+    kinds = [kind for kind in KINDS if getattr(settings.weights, kind) > 0]
+    evidence = Evidence(equations.moments(allowed), shape, kinds)
+    if settings.regularisation is not None:
+        return evidence.given(settings.regularisation)
+    return evidence.maximise()
+
+
+class _Fit:
+    """What the stages of one fit hand on to each other."""
+
+    def __init__(self, settings, split, stages):
+        from comitia.density import Descriptor
+        from comitia.potential.baselines import ZBL
+
+        self.settings, self.split, self.stages = settings, split, stages
+        self.species = _species(split)
+        self.constant = settings.reference_energies is None
+        self.descriptor = Descriptor.build(self.species, settings.cutoff, constant=self.constant, **settings.basis)
+        self.e0 = dataset.reference_energies(split.training, self.species, settings.reference_energies)
+        self.core = None
+        if settings.core:
+            self.core = ZBL(self.species, *dataset.core_radii(split.training, self.species))
+        self.targets = [
+            dataset.make_target(s, self.species, self.e0, self.core, settings.weights) for s in split.training
+        ]
+        self.rng = np.random.default_rng([settings.seed, 1])
+        strata = [s.config_type for s in split.training]
+        fitting = int(GRAM_BYTES / (8 * self.descriptor.width**2))
+        self.group, self.stratum = make_groups(strata, split.blocks, self.rng, max(12, min(MAX_GROUPS, fitting)))
+        self.folds = np.full(len(self.stratum), -1)
+        calibrating = [s for s in split.validation if s.energy is not None or s.forces is not None]
+        if settings.validation is None or len(calibrating) < FEWEST_TO_CALIBRATE:
+            self.folds = deal_folds(self.stratum, min(settings.folds, len(self.stratum)), self.rng)
+
+    def solve(self, equations):
+        """Committee on all of the training set, and on what is left of it in each fold."""
+        settings, everything = self.settings, np.ones(len(self.stratum), dtype=bool)
+        shape = PriorShape.of(self.descriptor)
+        names = sorted(set(self.folds[self.folds >= 0].tolist()))
+        with self.stages.stage("committee", (1 + len(names)) * (2 + settings.members)) as step:
+
+            def one(allowed):
+                regularisation = _regularise(equations, allowed, shape, settings)
+                step()
+                return fit_committee(
+                    equations, self.stratum, allowed, settings.members, regularisation, settings.weights, self.rng, step
+                )
+
+            committee = one(everything)
+            return committee, {fold: one(self.folds != fold) for fold in names}
+
+    def run(self):
+        """Both readings of the design matrix and the solutions between them."""
+        stages, training = self.stages, self.split.training
+        stream = DesignStream(self.descriptor, training, self.settings.threads)
+        with stages.stage("design", len(training)) as step:
+            equations = accumulate(stream, self.targets, self.group, len(self.stratum), step)
+        committee, fold_committees = self.solve(equations)
+        with stages.stage("residuals", len(training)) as step:
+            records, held_out, gradient = residuals(
+                stream, training, self.targets, self.group, self.folds, committee, fold_committees, step
+            )
+        self.committee, self.refinement = refine(equations, np.ones(len(self.stratum), bool), committee, gradient)
+        n_members = self.settings.members
+        self.training = Evaluation(records, n_members, True)
+        self.held_out = Evaluation(held_out, n_members, True) if held_out else None
+
+    def potential(self, alpha_energy=1.0, alpha_forces=1.0, metadata=None):
+        from comitia.potential import Potential
+
+        return Potential(
+            descriptor=self.descriptor,
+            weights=self.committee.members,
+            reference_energies=self.e0,
+            core=self.core,
+            alpha_energy=alpha_energy,
+            alpha_forces=alpha_forces,
+            recentred=True,
+            metadata=metadata or {},
+        )
+
+    def evaluate(self, name, structures):
+        if not structures:
+            return None
+        with self.stages.stage(name, len(structures)) as step:
+            return evaluate(self.potential(), structures, step=step)
+
+
+def _calibration_report(settings, source, held_out, energy, forces):
+    report = {
+        "source": source,
+        "alpha_energy": energy.alpha,
+        "alpha_forces": forces.alpha,
+        "count_energy": energy.count,
+        "count_forces": forces.count,
+        "recentred": True,
+        "warnings": sorted({c.warning for c in (energy, forces) if c.warning}),
+    }
+    if held_out is not None and settings.members > 1:
+        report["quality"] = held_out.cross_calibration() or held_out.calibration(energy.alpha, forces.alpha)
+    return report
+
+
+def _versions():
+    import scipy
+
+    from comitia import __version__
+
+    return {
+        "comitia": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def fit(settings, directory=".", output=None, progress=True):
+    """Fit a committee as the settings say, write the model file and its report.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    directory : folder that the paths of the settings are relative to
+    output : path of the model file; by default the name of the data file, in the current folder
+    progress : bool, whether to show a progress bar on a terminal
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    ComitiaError
+        before anything is written.
+    """
+    begin = time.perf_counter()
+    check_settings(settings)
+    check_basis(settings.basis)
+    output = Path(output) if output is not None else Path(f"{stem(settings.data)}.safetensors")
+    if not output.parent.is_dir():
+        raise SettingsError(f"{output}: the folder {output.parent} does not exist; make it or choose another")
+    structures = read_structures(find_input(directory, settings.data), settings.keys)
+    _check_weights(settings, structures)
+    split = dataset.split(structures, settings, lambda name: find_input(directory, name))
+    if len(split.training) < 2:
+        raise StructureError(f"{settings.data}: {len(split.training)} structures are left to train on; give more")
+    with Stages(progress) as stages:
+        work = _Fit(settings, split, stages)
+        work.run()
+        validation = work.evaluate("validation", split.validation)
+        test = work.evaluate("test", split.test)
+    held_out, source = work.held_out, f"{settings.folds}-fold"
+    if held_out is None and validation is not None:
+        held_out, source = validation, "validation"
+    energy = forces = Calibration(1.0, 0)
+    if settings.members > 1 and held_out is not None:
+        energy, forces = held_out.calibrate()
+    report = {
+        "data": {
+            "file": str(settings.data),
+            "sha256": dataset.fingerprint(split.training),
+            "structures": {
+                "training": len(split.training),
+                "validation": len(split.validation),
+                "test": len(split.test),
+            },
+            "atoms": sum(len(s.atoms) for s in split.training),
+            "config_types": sorted({s.config_type for s in split.training}),
+        },
+        "units": UNITS,
+        "settings": msgspec.to_builtins(settings),
+        "features": {"per_species": work.descriptor.n_features, "columns": work.descriptor.width},
+        "regularisation": _regularisation_report(work),
+        "calibration": _calibration_report(settings, source, held_out, energy, forces),
+        "errors": _error_report(work, validation, test, energy.alpha, forces.alpha),
+        "versions": _versions(),
+    }
+    potential = work.potential(energy.alpha, forces.alpha, metadata=report)
+    potential.save(output)
+    seconds = {**stages.seconds, "total": time.perf_counter() - begin}
+    written = {"model": str(output), **report, "seconds": seconds, "threads": settings.threads or default_threads()}
+    write_json(output.with_suffix(".json"), written)
+    return FitResult(potential, written, output, held_out)
+
+
+def _regularisation_report(work):
+    chosen = work.committee.regularisation
+    return {
+        "chosen_by": "evidence" if work.settings.regularisation is None else "settings",
+        "strength": chosen.strength,
+        "log_evidence": chosen.log_evidence,
+        "noise": chosen.noise,
+        "kind_weights": chosen.kind_weights,
+        **chosen.parameters,
+        "refinement_step": work.refinement,
+        "groups": len(work.stratum),
+    }
+
+
+def _error_report(work, validation, test, alpha_energy, alpha_forces):
+    report = {"training": work.training.errors()}
+    if work.held_out is not None:
+        report["folds"] = work.held_out.errors()
+    for name, evaluation in (("validation", validation), ("test", test)):
+        if evaluation is not None:
+            report[name] = evaluation.errors()
+            report[name]["calibration"] = evaluation.calibration(alpha_energy, alpha_forces)
+    return report

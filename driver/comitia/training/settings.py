@@ -1,0 +1,90 @@
+"""What a FIT.yaml may say. Only `data` and `cutoff` have no default."""
+
+from typing import Annotated
+
+import msgspec
+
+from comitia.errors import SettingsError
+from comitia.structures import Keys
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class HoldOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Structures kept out of the fit: a fraction of the blocks, a file, or the frames marked under a key."""
+
+    fraction: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    seed: int = 0
+    file: str | None = None
+    key: str | None = None
+
+
+class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Factors on the default weights of the squared errors, per kind of label and per `config_type`."""
+
+    energy: NotNegative = 1.0
+    forces: NotNegative = 1.0
+    virial: NotNegative = 1.0
+    config_type: dict[str, Positive] = {}
+
+
+class Groups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which frames stay together in every random draw: those with one value of `key`, or blocks of neighbours."""
+
+    key: str | None = None
+    block: Count | None = None
+
+
+class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of a fit; energies in eV, lengths in Å.
+
+    Attributes
+    ----------
+    data : extended XYZ file
+    cutoff : float, Å
+    members : number of committee members
+    keys : names of the labels in the file
+    validation : structures on which the committee is calibrated; by default grouped K-fold over the training set
+    test : structures that only serve to state errors
+    folds : number of folds of the grouped K-fold
+    weights : factors on the weights of the squared errors
+    reference_energies : energies of the isolated atoms by element, eV; fitted when absent
+    seed : of every random draw
+    regularisation : strength of the prior; chosen by the evidence when absent
+    basis : options of the descriptor
+    groups : frames that are drawn together
+    core : whether a repulsive ZBL core acts below the closest contacts of the data
+    threads : number of threads; by default all cores
+    """
+
+    data: str
+    cutoff: Positive
+    members: Count = 16
+    keys: Keys = Keys()
+    validation: HoldOut | None = None
+    test: HoldOut | None = None
+    folds: Annotated[int, msgspec.Meta(ge=2, le=20)] = 5
+    weights: Weights = Weights()
+    reference_energies: dict[str, float] | None = None
+    seed: int = 0
+    regularisation: Positive | None = None
+    basis: dict[str, float | int | str | list[int | float | None]] = {}
+    groups: Groups = Groups()
+    core: bool = True
+    threads: Count | None = None
+
+
+def check_settings(settings):
+    """Refuse settings that contradict each other."""
+    for name in ("validation", "test"):
+        hold_out = getattr(settings, name)
+        given = hold_out and [key for key in ("fraction", "file", "key") if getattr(hold_out, key) is not None]
+        if hold_out is not None and len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise SettingsError(f"{name}: give one of fraction, file and key, not {found}")
+    if settings.groups.key is not None and settings.groups.block is not None:
+        raise SettingsError("groups: give key or block, not both")
+    if settings.weights.energy == settings.weights.forces == 0:
+        raise SettingsError("weights: energy and forces are both 0; nothing is left to fit")

@@ -1,0 +1,65 @@
+"""The report of a fit or an evaluation as lines of text."""
+
+HEADINGS = ("", "energy RMSE", "MAE", "forces RMSE", "MAE", "virial RMSE", "MAE")
+COLUMN_UNITS = ("", "meV/atom", "meV/atom", "eV/Å", "eV/Å", "meV/atom", "meV/atom")
+
+
+def _row(name, table):
+    cells = [name]
+    for kind, digits in (("energy", 3), ("forces", 4), ("virial", 2)):
+        found = table.get(kind)
+        cells += [f"{found[what]:.{digits}f}" if found else "-" for what in ("rmse", "mae")]
+    return cells
+
+
+def error_lines(tables):
+    """Aligned lines from {name: error table}; tables by `config_type` are indented below."""
+    rows = [HEADINGS, COLUMN_UNITS]
+    for name, table in tables.items():
+        rows.append(_row(name, table))
+        rows += [_row(f"  {kind}", inner) for kind, inner in table.get("config_types", {}).items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def calibration_lines(calibration):
+    """One line for energies and one for forces: scores, likelihood beside a constant σ, miscalibration area."""
+    lines = []
+    for kind, unit in (("energy", "nats per structure"), ("forces", "nats per component")):
+        found = (calibration or {}).get(kind)
+        if found:
+            lines.append(
+                f"{kind}: rms z {found['rms_z']:.3f}  miscalibration area {found['miscalibration_area']:.3f}  "
+                f"NLL - NLL(constant sigma) {found['nll_difference']:+.3f} +- "
+                f"{found['nll_difference_error']:.3f} {unit}  rank correlation {found['rank_correlation']:.2f}"
+            )
+    return lines
+
+
+def fit_lines(report):
+    """What `comitia fit` prints."""
+    structures, calibration = report["data"]["structures"], report["calibration"]
+    chosen, seconds = report["regularisation"], report["seconds"]
+    counts = ", ".join(f"{number} {name}" for name, number in structures.items() if number)
+    lines = [
+        f"structures  {counts}  atoms {report['data']['atoms']}  "
+        f"features {report['features']['per_species']} per species",
+        *error_lines(report["errors"]),
+        f"regularisation  strength {chosen['strength']:.2e} ({chosen['chosen_by']})  weights energy "
+        f"{chosen['kind_weights']['energy']:.3g} virial {chosen['kind_weights']['virial']:.3g} relative to forces",
+    ]
+    if report["settings"]["members"] > 1:
+        lines.append(
+            f"calibration  alpha {calibration['alpha_energy']:.3f}  alpha_forces {calibration['alpha_forces']:.3f}  "
+            f"({report['settings']['members']} members, {calibration['source']}, "
+            f"{calibration['count_energy']} structures)"
+        )
+        lines += [f"  {line}" for line in calibration_lines(calibration.get("quality"))]
+        lines += [f"  warning: {warning}" for warning in calibration["warnings"]]
+    stages = "  ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
+    lines.append(f"time {seconds['total']:.1f} s  ({stages})  threads {report['threads']}")
+    lines.append(f"model {report['model']}")
+    return lines

@@ -1,0 +1,218 @@
+"""Errors of a model on labelled structures, and whether its uncertainties are as large as they."""
+
+import dataclasses
+
+import numpy as np
+
+from comitia.structures import VOIGT, check_species
+from comitia.training.calibration import calibrate, predictive_sigma, summarise
+
+UNITS = {"energy": "meV/atom", "forces": "eV/Å", "virial": "meV/atom"}
+
+
+@dataclasses.dataclass
+class Record:
+    """Errors on one structure; None where it has no such label, or the model no members.
+
+    Attributes
+    ----------
+    config_type : str
+    n_atoms : int
+    energy_error, energy_spread : float, eV; reference − mean, and raw standard deviation over members
+    force_error, force_spread : (3 n_atoms,) arrays, eV/Å
+    virial_error : (6,) array, eV
+    fold : int, the fold in which the structure was held out; 0 where there are no folds
+    """
+
+    config_type: str
+    n_atoms: int
+    energy_error: float | None = None
+    energy_spread: float | None = None
+    force_error: np.ndarray | None = None
+    force_spread: np.ndarray | None = None
+    virial_error: np.ndarray | None = None
+    fold: int = 0
+
+
+def _summary(errors, unit):
+    errors = np.concatenate([np.ravel(e) for e in errors])
+    return {
+        "rmse": float(np.sqrt(np.mean(errors**2))),
+        "mae": float(np.mean(np.abs(errors))),
+        "max": float(np.abs(errors).max()),
+        "count": len(errors),
+        "unit": unit,
+    }
+
+
+def error_table(records):
+    """RMSE, MAE and largest error of energies per atom, force components and virials per atom.
+
+    Returns
+    -------
+    dict: {kind: {rmse, mae, max, count, unit}}
+    """
+    errors = {
+        "energy": [1e3 * r.energy_error / r.n_atoms for r in records if r.energy_error is not None],
+        "forces": [r.force_error for r in records if r.force_error is not None],
+        "virial": [1e3 * r.virial_error / r.n_atoms for r in records if r.virial_error is not None],
+    }
+    return {kind: _summary(values, UNITS[kind]) for kind, values in errors.items() if values}
+
+
+class Evaluation:
+    """Errors and raw spreads of a committee on some structures.
+
+    Parameters
+    ----------
+    records : list of Record
+    n_members : int
+    recentred : bool, whether the mean of the members is the fit to all of the training data
+    """
+
+    def __init__(self, records, n_members, recentred):
+        self.records, self.n_members, self.recentred = records, n_members, recentred
+
+    def errors(self):
+        """Error table of all structures and of every `config_type`."""
+        table = error_table(self.records)
+        types = list(dict.fromkeys(r.config_type for r in self.records))
+        if len(types) > 1:
+            table["config_types"] = {
+                name: error_table([r for r in self.records if r.config_type == name]) for name in types
+            }
+        return table
+
+    def energies(self, records=None):
+        """Errors (n,) eV, raw spreads (n,) eV and numbers of atoms (n,) of structures with an energy and a spread."""
+        chosen = [
+            r for r in (self.records if records is None else records) if None not in (r.energy_error, r.energy_spread)
+        ]
+        columns = [[r.energy_error, r.energy_spread, r.n_atoms] for r in chosen]
+        return np.array(columns, dtype=float).reshape(-1, 3).T
+
+    def forces(self, records=None):
+        """Errors and raw spreads of force components, (n,) each, eV/Å."""
+        chosen = [r for r in (self.records if records is None else records) if r.force_error is not None]
+        chosen = [r for r in chosen if r.force_spread is not None]
+        if not chosen:
+            return np.empty((2, 0))
+        return np.array(
+            [np.concatenate([r.force_error for r in chosen]), np.concatenate([r.force_spread for r in chosen])]
+        )
+
+    def calibrate(self, records=None):
+        """Calibrations of energies and of forces by these structures."""
+        error, spread, _ = self.energies(records)
+        return (
+            calibrate(error, spread, self.n_members, self.recentred),
+            calibrate(*self.forces(records), self.n_members, self.recentred),
+        )
+
+    def scales(self, alpha_energy, alpha_forces, records=None):
+        """(error, predictive scale, n_atoms) of energies and (error, predictive scale) of force components."""
+        error, spread, n_atoms = self.energies(records)
+        force_error, force_spread = self.forces(records)
+        energy_scale = predictive_sigma(alpha_energy * spread, self.n_members, alpha_energy, self.recentred)
+        force_scale = predictive_sigma(alpha_forces * force_spread, self.n_members, alpha_forces, self.recentred)
+        return (error, energy_scale, n_atoms), (force_error, force_scale)
+
+    def calibration(self, alpha_energy, alpha_forces):
+        """Calibration in numbers with the given factors, or None for a single member."""
+        if self.n_members < 2:
+            return None
+        return self._summary(*self.scales(alpha_energy, alpha_forces))
+
+    def cross_calibration(self):
+        """Calibration in numbers where every fold is judged with the factors that the other folds give."""
+        folds = sorted({r.fold for r in self.records})
+        if self.n_members < 2 or len(folds) < 2:
+            return None
+        parts = []
+        for fold in folds:
+            others = [r for r in self.records if r.fold != fold]
+            alpha_energy, alpha_forces = (found.alpha for found in self.calibrate(others))
+            parts.append(self.scales(alpha_energy, alpha_forces, [r for r in self.records if r.fold == fold]))
+        energy = np.concatenate([part[0] for part in parts], axis=1)
+        forces = np.concatenate([part[1] for part in parts], axis=1)
+        return self._summary(energy, forces)
+
+    def _summary(self, energy, forces):
+        error, scale, n_atoms = energy
+        return {
+            "energy": summarise(error, scale, self.n_members, size=n_atoms),
+            "forces": summarise(*forces, self.n_members),
+        }
+
+
+def compare(structure, energy, forces, virial, member_energies=None, member_forces=None, fold=0):
+    """`Record` of a structure from what a model says about it.
+
+    Parameters
+    ----------
+    structure : LabelledStructure
+    energy : float, eV
+    forces : (n_atoms, 3) array, eV/Å
+    virial : (3, 3) array, eV
+    member_energies : (M,) array of raw members or None, eV
+    member_forces : (M, n_atoms, 3) array of raw members or None, eV/Å
+    """
+    record = Record(structure.config_type, len(structure.atoms), fold=fold)
+    if structure.energy is not None:
+        record.energy_error = structure.energy - float(energy)
+    if structure.forces is not None:
+        record.force_error = (structure.forces - forces).ravel()
+    if structure.virial is not None:
+        left = structure.virial - np.asarray(virial)
+        record.virial_error = np.array([left[i, j] for i, j in VOIGT])
+    if member_energies is not None and len(member_energies) > 1:
+        record.energy_spread = float(np.std(member_energies, ddof=1))
+        if member_forces is not None:
+            record.force_spread = np.std(member_forces, axis=0, ddof=1).ravel()
+    return record
+
+
+def evaluate(potential, structures, forces_spread=True, step=None):
+    """`Evaluation` of a potential on labelled structures.
+
+    Members are brought back to their raw spread, so that the potential's factors can be judged or replaced.
+    """
+    records = []
+    for structure in structures:
+        check_species(structure.atoms, potential.species, structure.origin)
+        several = potential.n_members > 1
+        prediction = potential.compute(structure.atoms, members=several and forces_spread)
+        member_energies = prediction.member_energies / potential.alpha_energy if several else None
+        member_forces = prediction.member_forces / potential.alpha_energy if several and forces_spread else None
+        records.append(
+            compare(structure, prediction.energy, prediction.forces, prediction.virial, member_energies, member_forces)
+        )
+        if step is not None:
+            step()
+    return Evaluation(records, potential.n_members, potential.recentred)
+
+
+def evaluate_dataset(potential, structures, step=None):
+    """Errors and calibration of a potential on labelled structures.
+
+    Returns
+    -------
+    dict: `errors` (RMSE, MAE, largest; energy and virial in meV/atom, forces in eV/Å; also per `config_type`),
+    `calibration` (standard scores, NLL in the units eV/atom and eV/Å, miscalibration area; of energies and of forces;
+    None for a single member) and `structures` (per structure: config_type, n_atoms, energy error and σ in eV).
+    """
+    evaluation = evaluate(potential, structures, step=step)
+    factor = potential.alpha_energy
+    return {
+        "errors": evaluation.errors(),
+        "calibration": evaluation.calibration(potential.alpha_energy, potential.alpha_forces),
+        "structures": [
+            {
+                "config_type": record.config_type,
+                "n_atoms": record.n_atoms,
+                "energy_error": record.energy_error,
+                "energy_uncertainty": None if record.energy_spread is None else factor * record.energy_spread,
+            }
+            for record in evaluation.records
+        ],
+    }

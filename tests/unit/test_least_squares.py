@@ -1,0 +1,173 @@
+"""Sums by group solve what a dense factorisation of all rows solves; the evidence is what brute force finds."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from comitia.training.committee import fit_committee, refine
+from comitia.training.evidence import Evidence, PriorShape, Regularisation, combine
+from comitia.training.normal_equations import KINDS, Factor, NormalEquations
+from comitia.training.settings import Weights
+
+N_COLUMNS, N_GROUPS = 12, 8
+SHAPE = PriorShape(np.repeat([0, 1, 2], [1, 4, 7]), np.linspace(-1, 1, N_COLUMNS))
+
+
+def made_up(seed=0, n_columns=N_COLUMNS, noise=0.1, condition=1.0, rows_of=None):
+    """Normal equations, and the same rows as dense arrays {kind: (rows, target)} with the group of each row."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=n_columns)
+    spread = np.geomspace(1, 1 / condition, n_columns)
+    mixing = np.linalg.qr(rng.normal(size=(n_columns, n_columns)))[0] * spread
+    equations = NormalEquations(N_GROUPS, n_columns)
+    dense = {kind: ([], [], []) for kind in KINDS}
+    rows_of = rows_of or {"energy": 4, "forces": 60, "virial": 6}
+    for group in range(N_GROUPS):
+        for _ in range(3):
+            for kind, n_rows in rows_of.items():
+                rows = rng.normal(size=(n_rows, n_columns)) @ mixing.T
+                target = rows @ truth + noise * rng.normal(size=n_rows)
+                equations.add(group, kind, rows, target)
+                for store, value in zip(dense[kind], (rows, target, np.full(n_rows, group)), strict=True):
+                    store.append(value)
+        equations.flush(group)
+    return equations, {kind: [np.concatenate(x) for x in lists] for kind, lists in dense.items() if lists[0]}
+
+
+def fixed(n_columns=N_COLUMNS, strength=1e-3, **weights):
+    kinds = dict.fromkeys(KINDS, 1.0) | weights
+    return Regularisation(np.full(n_columns, strength), kinds, strength, None, 1.0, {})
+
+
+def dense_solution(dense, regularisation, chosen, weights=None):
+    rho = {kind: regularisation.kind_weights[kind] * (weights or {}).get(kind, 1.0) for kind in dense}
+    rows, target = [np.diag(np.sqrt(regularisation.penalty))], [np.zeros(len(regularisation.penalty))]
+    for kind, (x, y, group) in dense.items():
+        use = chosen[group]
+        rows.append(np.sqrt(rho[kind]) * x[use])
+        target.append(np.sqrt(rho[kind]) * y[use])
+    return np.linalg.lstsq(np.vstack(rows), np.concatenate(target), rcond=None)[0]
+
+
+def test_full_fit_and_members_equal_a_dense_solution():
+    equations, dense = made_up()
+    regularisation = fixed(energy=3.0, virial=0.2)
+    everything, stratum = np.ones(N_GROUPS, bool), np.repeat([0, 1], N_GROUPS // 2)
+    rng = np.random.default_rng(5)
+    committee = fit_committee(equations, stratum, everything, 6, regularisation, Weights(), rng)
+    full = dense_solution(dense, regularisation, everything)
+    assert_allclose(committee.full, full, rtol=1e-10)
+    assert_allclose(committee.members.mean(axis=0), full, rtol=1e-10)
+    from comitia.training.groups import draw_members
+
+    drawn = draw_members(stratum, 6, np.random.default_rng(5), everything)
+    members = np.array([dense_solution(dense, regularisation, chosen) for chosen in drawn])
+    assert_allclose(committee.members, members + full - members.mean(axis=0), rtol=1e-9)
+
+
+def test_user_weights_multiply_the_weights_of_the_kinds():
+    equations, dense = made_up(seed=1)
+    regularisation = fixed(energy=2.0)
+    everything = np.ones(N_GROUPS, bool)
+    rng, weights = np.random.default_rng(0), Weights(energy=5.0, forces=0.5, virial=0.0)
+    committee = fit_committee(equations, np.zeros(N_GROUPS, int), everything, 1, regularisation, weights, rng)
+    expected = dense_solution(dense, regularisation, everything, {"energy": 5.0, "forces": 0.5, "virial": 0.0})
+    assert_allclose(committee.full, expected, rtol=1e-10)
+
+
+def test_condensing_many_rows_keeps_their_moments():
+    equations, dense = made_up(rows_of={"energy": 40, "forces": 5, "virial": 3})
+    assert all(group["energy"].n_rows <= 2 * N_COLUMNS + 2 for group in equations.groups)
+    moments = equations.moments(np.ones(N_GROUPS, bool))["energy"]
+    rows, target, _ = dense["energy"]
+    assert_allclose(moments.gram, rows.T @ rows, rtol=1e-11, atol=1e-9)
+    assert_allclose(moments.rhs, rows.T @ target, rtol=1e-11, atol=1e-9)
+    assert_allclose(moments.square, target @ target, rtol=1e-12)
+    assert moments.count == len(target)
+
+
+def test_refinement_returns_the_digits_that_normal_equations_lose():
+    equations, dense = made_up(condition=1e6, noise=1e-3)
+    regularisation = fixed(strength=1e-14)
+    everything = np.ones(N_GROUPS, bool)
+    rng = np.random.default_rng(0)
+    committee = fit_committee(equations, np.zeros(N_GROUPS, int), everything, 1, regularisation, Weights(), rng)
+    exact = dense_solution(dense, regularisation, everything)
+    gradient = sum(rows.T @ (target - rows @ committee.full) for rows, target, _ in dense.values())
+    refined, step = refine(equations, everything, committee, gradient)
+    before, after = (np.linalg.norm(w - exact) / np.linalg.norm(exact) for w in (committee.full, refined.full))
+    assert after < 1e-3 * before
+    assert 0.5 * before < step < 2 * before
+
+
+def brute_force_evidence(dense, kind_weights, penalty):
+    """ln of the Gaussian density of all rows, weights and noise scale from their definitions."""
+    rows = np.vstack([x for x, _, _ in dense.values()])
+    target = np.concatenate([y for _, y, _ in dense.values()])
+    variance = np.concatenate([np.full(len(y), 1 / kind_weights[kind]) for kind, (_, y, _) in dense.items()])
+    covariance = np.diag(variance) + rows @ np.diag(1 / penalty) @ rows.T
+    quadratic = target @ np.linalg.solve(covariance, target)
+    return -0.5 * (len(target) * np.log(quadratic / len(target)) + np.linalg.slogdet(covariance)[1])
+
+
+@pytest.mark.parametrize("parameters", [(0.3, -0.4, 0.0), (-1.0, 1.0, 2.0)])
+def test_evidence_is_the_marginal_likelihood(parameters):
+    equations, dense = made_up(rows_of={"energy": 3, "forces": 8, "virial": 2})
+    evidence = Evidence(equations.moments(np.ones(N_GROUPS, bool)), SHAPE)
+    shift = np.array([*parameters, 0.5, 0.2, 0.1])
+    shift[4:] *= -1
+    at = evidence.start(1e-2) + shift
+    kind_weights, log_penalty = evidence.unpack(at)
+    assert_allclose(evidence(at)[0], brute_force_evidence(dense, kind_weights, np.exp(log_penalty)), rtol=1e-9)
+
+
+def test_gradient_of_the_evidence():
+    equations, _ = made_up()
+    evidence = Evidence(equations.moments(np.ones(N_GROUPS, bool)), SHAPE)
+    at = evidence.start(1e-3) + np.array([0.2, -0.3, 0.5, -0.5, 0.1, -0.2])
+    step = 1e-4
+    numerical = [
+        (evidence(at + step * unit)[0] - evidence(at - step * unit)[0]) / (2 * step) for unit in np.eye(len(at))
+    ]
+    assert_allclose(evidence(at)[1], numerical, rtol=1e-5, atol=1e-4)
+
+
+def test_maximum_of_the_evidence_is_where_a_scan_finds_it():
+    equations, _ = made_up(noise=2.0)
+    evidence = Evidence(equations.moments(np.ones(N_GROUPS, bool)), SHAPE)
+    found = evidence.maximise(tolerance=1e-3)
+    rng = np.random.default_rng(0)
+    low, high = np.array(evidence.bounds()).T
+    scanned = max(evidence(rng.uniform(low, high), gradient=False)[0] for _ in range(4000))
+    assert found.log_evidence > scanned
+    assert found.log_evidence - scanned < 10
+
+
+def test_evidence_finds_the_noise_of_each_kind():
+    rng = np.random.default_rng(2)
+    noise = {"energy": 0.02, "forces": 0.5, "virial": 0.1}
+    equations = NormalEquations(1, N_COLUMNS)
+    truth = rng.normal(size=N_COLUMNS)
+    for kind, sigma in noise.items():
+        rows = rng.normal(size=(800, N_COLUMNS))
+        equations.add(0, kind, rows, rows @ truth + sigma * rng.normal(size=800))
+    equations.flush(0)
+    found = Evidence(equations.moments(np.ones(1, bool)), SHAPE).maximise(tolerance=1e-4)
+    for kind in ("energy", "virial"):  # standard error of ln of a variance ratio: sqrt(4 / 800)
+        expected = np.log((noise["forces"] / noise[kind]) ** 2)
+        assert abs(np.log(found.kind_weights[kind]) - expected) < 4 * np.sqrt(4 / 800)
+    assert abs(found.noise / noise["forces"] - 1) < 4 / np.sqrt(2 * 800)
+
+
+def test_a_singular_problem_still_has_a_solution():
+    matrix = np.ones((4, 4))
+    weights = Factor(matrix.copy()).solve(np.ones(4))
+    assert_allclose(matrix @ weights, np.ones(4), rtol=1e-5)
+
+
+def test_combine_is_a_weighted_sum():
+    equations, _ = made_up()
+    moments = equations.moments(np.ones(N_GROUPS, bool))
+    matrix, rhs = combine(moments, {"forces": 2.0, "energy": 0.0}, np.ones(N_COLUMNS))
+    assert_allclose(matrix, 2 * moments["forces"].gram + np.eye(N_COLUMNS))
+    assert_allclose(rhs, 2 * moments["forces"].rhs)
