@@ -38,6 +38,7 @@ cdef class Batch:
     cdef neighbour_list *lists
     cdef evaluator state
     cdef int busy
+    cdef object evaluated_by  # sizes of the kernel that the scratch memory is made for
     cdef const int64_t[::1] sizes
     cdef const int32_t[::1] species
     cdef const int32_t[:, ::1] pbc
@@ -83,6 +84,8 @@ cdef class Batch:
             raise ValueError(f"positions have shape {tuple(positions.shape)[:2]}; this batch has {self.n_atoms} atoms")
         if cells.shape[0] != self.n_structures or cells.shape[1] != 3 or cells.shape[2] != 3:
             raise ValueError(f"there are {cells.shape[0]} cells for {self.n_structures} structures")
+        if n_threads < 1:
+            raise ValueError(f"n_threads is {n_threads}; it must be at least 1")
         self.positions = positions
         for s in range(self.n_structures):
             for a in range(3):
@@ -216,7 +219,7 @@ cdef class Kernel:
             raise ValueError(f"weights must have shape ({self.n_species}, {self.n_features})")
         if adjoint is not None and (adjoint.shape[0] != batch.n_atoms or adjoint.shape[1] != self.n_features):
             raise ValueError(f"the adjoint must have shape ({batch.n_atoms}, {self.n_features})")
-        self.check(batch)
+        self.check(batch, n_threads)
         result = {}
         what.weights = &weights[0, 0] if weights is not None else NULL
         what.adjoint = &adjoint[0, 0] if adjoint is not None and batch.n_atoms else NULL
@@ -258,7 +261,7 @@ cdef class Kernel:
         cdef double[:, :, ::1] sums = np.zeros((batch.n_structures + 1, self.n_species, self.n_features))
         if directions.shape[0] != batch.n_atoms or directions.shape[1] != 3:
             raise ValueError(f"directions must have shape ({batch.n_atoms}, 3)")
-        self.check(batch)
+        self.check(batch, n_threads)
         if batch.n_atoms == 0:
             return np.asarray(sums)[: batch.n_structures]
         with nogil:
@@ -299,8 +302,16 @@ cdef class Kernel:
         return (np.asarray(v_features), np.asarray(v_forces)[: 3 * batch.n_atoms] if forces else None,
                 np.asarray(v_virial) if virial else None)
 
-    cdef check(self, Batch batch):
+    cdef check(self, Batch batch, int n_threads=1):
         cdef Py_ssize_t i
+        if n_threads < 1:
+            raise ValueError(f"n_threads is {n_threads}; it must be at least 1")
+        sizes = (self.n_species, self.n_features, self.d.n_components, self.d.n_channels, self.d.l_max,
+                 self.d.n_stride, self.d.n_functions, self.d.cutoff)
+        if batch.evaluated_by is None:
+            batch.evaluated_by = sizes
+        if batch.evaluated_by != sizes:
+            raise ValueError("this batch was evaluated by another kernel; make one batch for each")
         if batch.positions is None:
             raise ValueError("the batch has no positions yet: call update first")
         if batch.busy:

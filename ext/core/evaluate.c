@@ -7,7 +7,7 @@
 struct worker {
     environment env[LANES];
     lanes *component, *adjoint, *features, *weight, *sum, *gradient;
-    double *A, *species_density, *forces, *sums;
+    double *A, *A_adjoint, *species_density, *forces, *sums;
     size_t gradient_capacity, forces_capacity, sums_capacity;
     size_t n_allocations;
     int ready;
@@ -30,8 +30,8 @@ static void worker_free(worker *w)
 {
     for (int v = 0; v < LANES; v++)
         environment_free(&w->env[v]);
-    void *arrays[] = {w->component, w->adjoint, w->features,        w->weight, w->sum,
-                      w->gradient,  w->A,       w->species_density, w->forces, w->sums};
+    void *arrays[] = {w->component, w->adjoint, w->features, w->weight,          w->sum,   w->gradient,
+                      w->A,         w->forces,  w->sums,     w->species_density, w->A_adjoint};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
 }
@@ -57,11 +57,13 @@ static int worker_prepare(worker *w, const descriptor *d)
     w->weight = allocate(d->n_features * sizeof(lanes));
     w->sum = allocate(d->n_features * sizeof(lanes));
     w->A = allocate(density_size(d) * sizeof(double));
+    w->A_adjoint = allocate(density_size(d) * sizeof(double));
     w->species_density = allocate(density_size(d) * sizeof(double));
-    w->n_allocations += 7;
-    if (!w->component || !w->adjoint || !w->features || !w->weight || !w->sum || !w->A || !w->species_density)
+    w->n_allocations += 8;
+    if (!w->component || !w->adjoint || !w->features || !w->weight || !w->sum || !w->A || !w->A_adjoint ||
+        !w->species_density)
         return OUT_OF_MEMORY;
-    memset(w->A, 0, density_size(d) * sizeof(double));
+    memset(w->A_adjoint, 0, density_size(d) * sizeof(double)); /* stays so where no feature reads A */
     memset(w->component, 0, d->n_components * sizeof(lanes));
     w->ready = 1;
     return 0;
@@ -233,8 +235,8 @@ static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, co
             return OUT_OF_MEMORY;
         if (weight == NULL) /* any adjoint of the features: the core is not one of them */
             memset(env->core_slope, 0, env->n_blocks * sizeof(lanes));
-        correlations_store(d, w->adjoint, v, w->A);
-        density_reverse(d, env, w->A, w->species_density, w->gradient);
+        correlations_store(d, w->adjoint, v, w->A_adjoint);
+        density_reverse(d, env, w->A_adjoint, w->species_density, w->gradient);
         scatter(env, w->gradient, atom[v], w->forces + 3 * e->first_atom[of[v]], e->atomic_virials + 9 * i);
     }
     return 0;
@@ -246,7 +248,6 @@ static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size
     const size_t n_atoms = e->first_atom[n_structures], n_sums = n_structures * d->n_species * d->n_features;
     if (worker_prepare(w, d))
         return OUT_OF_MEMORY;
-    memset(w->A, 0, density_size(d) * sizeof(double));
     if (what->forces != NULL || what->virials != NULL) {
         if (reserve((void **)&w->forces, &w->forces_capacity, n_atoms, 3 * sizeof(double), &w->n_allocations))
             return OUT_OF_MEMORY;
