@@ -9,28 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bins.h"
 #include "lanes.h"
 
 #define MAX_ATOMS ((size_t)1 << 30)
-#define MAX_COPIES ((size_t)1 << 26)
 #define MAX_HALF_PAIRS ((size_t)1 << 28)
-#define MAX_POSITION 1e12             /* Angstrom: four decimals are left */
-#define MAX_IMAGE ((double)(1 << 29)) /* a shift, the difference of two, fits an int32 */
-#define MIN_RELATIVE_VOLUME 1e-10     /* of the cell, against the product of its edges */
-
-/* The cell with a unit vector, normal to the others, in place of every vector that is not periodic. */
-typedef struct {
-    double vector[3][3];  /* rows */
-    double inverse[3][3]; /* fraction[d] = sum_k position[k] inverse[k][d] */
-    double height[3];     /* distance between the two faces that vector d joins */
-    double condition;     /* product of the edges over the volume, 1 for an orthogonal cell */
-} lattice;
-
-/* Bins along the three vectors: bin = (fraction - origin) * scale. */
-typedef struct {
-    int n[3];
-    double origin[3], scale[3], reach[3]; /* reach: cutoff in units of the cell vectors, rounded up */
-} bins;
 
 void neighbour_list_init(neighbour_list *list, double cutoff, double skin) {
     memset(list, 0, sizeof *list);
@@ -55,14 +38,12 @@ const char *neighbour_error(int code) {
         return "there is not enough memory for the neighbour list; use fewer atoms or a shorter cutoff";
     case NEIGHBOURS_ERROR_CELL:
         return "the cell vectors of the periodic directions are zero or lie in one plane; give a cell with a volume, "
-               "or "
-               "switch pbc off in these directions";
+               "or switch pbc off in these directions";
     case NEIGHBOURS_ERROR_NONFINITE:
         return "a position or a cell vector is not finite; the step that made it went wrong";
     case NEIGHBOURS_ERROR_TOO_MANY:
         return "there are too many atoms, images or pairs for one neighbour list; look for a cell much smaller than "
-               "the "
-               "cutoff, or for atoms on top of each other";
+               "the cutoff, or for atoms on top of each other";
     case NEIGHBOURS_ERROR_FAR:
         return "an atom is so far away that its distances have no digits left; wrap the positions into the cell, or "
                "check their unit (angstrom)";
@@ -72,29 +53,6 @@ const char *neighbour_error(int code) {
         return code < 0 ? "unknown error of the neighbour list" : "no error";
     }
 }
-
-/* Make room for `count` elements; old contents are kept. Returns 0, or the error code. */
-static int reserve(neighbour_list *list, void *block, size_t count, size_t size) {
-    void **pointer = block;
-    if (count > SIZE_MAX / size) {
-        return NEIGHBOURS_ERROR_TOO_MANY;
-    }
-    void *moved = realloc(*pointer, count * size);
-    if (moved == NULL) {
-        return NEIGHBOURS_ERROR_MEMORY;
-    }
-    *pointer = moved;
-    list->n_allocations++;
-    return 0;
-}
-
-#define RESERVE(pointer, count)                                                                                        \
-    do {                                                                                                               \
-        int code_ = reserve(list, &(pointer), (count), sizeof *(pointer));                                             \
-        if (code_ != 0) {                                                                                              \
-            return code_;                                                                                              \
-        }                                                                                                              \
-    } while (0)
 
 static int reserve_atoms(neighbour_list *list, size_t n_atoms) {
     if (list->start != NULL && n_atoms <= list->atom_capacity) {
@@ -112,25 +70,7 @@ static int reserve_atoms(neighbour_list *list, size_t n_atoms) {
     return 0;
 }
 
-/* The next three leave a quarter of headroom: their counts change a little from build to build. */
-static int reserve_copies(neighbour_list *list, size_t count) {
-    if (count <= list->copy_capacity) {
-        return 0;
-    }
-    size_t room = count + count / 4 + 16;
-    list->copy_capacity = 0;
-    RESERVE(list->copy_atom, room);
-    RESERVE(list->copy_shift, 3 * room);
-    RESERVE(list->copy_bin, room);
-    RESERVE(list->bin_x, room);
-    RESERVE(list->bin_y, room);
-    RESERVE(list->bin_z, room);
-    RESERVE(list->bin_key, room);
-    RESERVE(list->bin_shift, 3 * room);
-    list->copy_capacity = room;
-    return 0;
-}
-
+/* A quarter of headroom: the counts change a little from build to build. */
 static int reserve_half(neighbour_list *list, size_t count) {
     if (count <= list->half_capacity) {
         return 0;
@@ -150,244 +90,6 @@ static int reserve_pairs(neighbour_list *list, size_t count) {
     RESERVE(list->neighbour, room);
     RESERVE(list->shift, 3 * room);
     list->pair_capacity = room;
-    return 0;
-}
-
-static void cross(const double a[3], const double b[3], double c[3]) {
-    c[0] = a[1] * b[2] - a[2] * b[1];
-    c[1] = a[2] * b[0] - a[0] * b[2];
-    c[2] = a[0] * b[1] - a[1] * b[0];
-}
-
-static double length(const double a[3]) {
-    return sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2]);
-}
-
-/* A unit vector along a x b; 0 when they are parallel. */
-static int unit_normal(const double a[3], const double b[3], double normal[3]) {
-    cross(a, b, normal);
-    double norm = length(normal);
-    if (!(norm > MIN_RELATIVE_VOLUME * length(a) * length(b))) {
-        return 0;
-    }
-    for (int k = 0; k < 3; k++) {
-        normal[k] /= norm;
-    }
-    return 1;
-}
-
-static int complete_lattice(const double cell[9], const int pbc[3], lattice *out) {
-    int n_periodic = 0;
-    for (int d = 0; d < 3; d++) {
-        for (int k = 0; k < 3; k++) {
-            out->vector[d][k] = pbc[d] ? cell[3 * d + k] : (double)(d == k);
-            if (!isfinite(out->vector[d][k])) {
-                return NEIGHBOURS_ERROR_NONFINITE;
-            }
-        }
-        double edge = length(out->vector[d]);
-        if (!(edge > 1e-150 && edge < 1e150)) { /* its square must be a number */
-            return NEIGHBOURS_ERROR_CELL;
-        }
-        n_periodic += pbc[d] != 0;
-    }
-    if (n_periodic == 2) {
-        int free_direction = !pbc[0] ? 0 : !pbc[1] ? 1 : 2;
-        if (!unit_normal(out->vector[(free_direction + 1) % 3], out->vector[(free_direction + 2) % 3],
-                         out->vector[free_direction])) {
-            return NEIGHBOURS_ERROR_CELL;
-        }
-    } else if (n_periodic == 1) {
-        int direction = pbc[0] ? 0 : pbc[1] ? 1 : 2;
-        const double *axis = out->vector[direction];
-        double *first = out->vector[(direction + 1) % 3], *second = out->vector[(direction + 2) % 3];
-        int smallest = 0;
-        for (int k = 1; k < 3; k++) {
-            smallest = fabs(axis[k]) < fabs(axis[smallest]) ? k : smallest;
-        }
-        double aside[3] = {smallest == 0, smallest == 1, smallest == 2};
-        unit_normal(axis, aside, first);
-        unit_normal(axis, first, second);
-    }
-
-    double area[3][3], edges = 1;
-    for (int d = 0; d < 3; d++) {
-        cross(out->vector[(d + 1) % 3], out->vector[(d + 2) % 3], area[d]);
-        edges *= length(out->vector[d]);
-    }
-    double volume = 0;
-    for (int k = 0; k < 3; k++) {
-        volume += out->vector[0][k] * area[0][k];
-    }
-    if (!(fabs(volume) > MIN_RELATIVE_VOLUME * edges) || !isfinite(edges)) {
-        return NEIGHBOURS_ERROR_CELL;
-    }
-    for (int d = 0; d < 3; d++) {
-        for (int k = 0; k < 3; k++) {
-            out->inverse[k][d] = area[d][k] / volume;
-        }
-        out->height[d] = fabs(volume) / length(area[d]);
-    }
-    out->condition = edges / fabs(volume);
-    return 0;
-}
-
-static inline void fraction_of(const lattice *lattice, const double r[3], double s[3]) {
-    for (int d = 0; d < 3; d++) {
-        s[d] = r[0] * lattice->inverse[0][d] + r[1] * lattice->inverse[1][d] + r[2] * lattice->inverse[2][d];
-    }
-}
-
-/* Move every atom into the cell along the periodic directions. */
-static int wrap_atoms(neighbour_list *list, const double *positions, const lattice *lattice, const int pbc[3]) {
-    for (size_t i = 0; i < list->n_atoms; i++) {
-        double *r = &list->wrapped[3 * i], *s = &list->fraction[3 * i];
-        double cells[3] = {0, 0, 0};
-        list->offending_atom = i;
-        for (int k = 0; k < 3; k++) {
-            r[k] = positions[3 * i + k];
-            if (!isfinite(r[k])) {
-                return NEIGHBOURS_ERROR_NONFINITE;
-            }
-            if (fabs(r[k]) > MAX_POSITION) {
-                return NEIGHBOURS_ERROR_FAR;
-            }
-        }
-        /* twice: far from the cell, the first time leaves the rounding error of a large number */
-        for (int pass = 0; pass < 2; pass++) {
-            fraction_of(lattice, r, s);
-            for (int d = 0; d < 3; d++) {
-                double whole = pbc[d] ? floor(s[d]) : 0;
-                if (whole != 0) {
-                    cells[d] += whole;
-                    s[d] -= whole;
-                    for (int k = 0; k < 3; k++) {
-                        r[k] -= whole * lattice->vector[d][k];
-                    }
-                }
-            }
-        }
-        for (int d = 0; d < 3; d++) {
-            if (!(fabs(cells[d]) < MAX_IMAGE)) {
-                return NEIGHBOURS_ERROR_FAR;
-            }
-            list->image[3 * i + d] = (int32_t)cells[d];
-        }
-    }
-    list->offending_atom = list->n_atoms;
-    return 0;
-}
-
-/* Bins of half the cutoff, a quarter along the last vector, where they cost nothing; but no more than a few for
- * every copy, however empty the space. */
-static int choose_bins(neighbour_list *list, const lattice *lattice, const int pbc[3], double cutoff, bins *bins) {
-    double largest = 0, n_copies = (double)list->n_atoms;
-    for (size_t k = 0; k < 3 * list->n_atoms; k++) {
-        largest = fmax(largest, fabs(list->wrapped[k]));
-    }
-    for (int d = 0; d < 3; d++) {
-        double low = 0, high = 1;
-        double rounding = 1e-12 + 1e-15 * lattice->condition * (largest + cutoff) / lattice->height[d];
-        bins->reach[d] = cutoff / lattice->height[d] * (1 + 1e-12) + rounding;
-        if (pbc[d]) {
-            low = -bins->reach[d];
-            high = 1 + bins->reach[d];
-            n_copies *= high - low;
-        } else if (list->n_atoms > 0) {
-            low = high = list->fraction[d];
-            for (size_t i = 1; i < list->n_atoms; i++) {
-                low = fmin(low, list->fraction[3 * i + d]);
-                high = fmax(high, list->fraction[3 * i + d]);
-            }
-        }
-        double width = cutoff / (d == 2 ? 4 : 2);
-        const double extent = (high - low) * lattice->height[d];
-        bins->n[d] = extent > width ? (int)fmin(1e8, extent / width) : 1;
-        bins->origin[d] = low;
-        bins->scale[d] = bins->n[d] > 1 ? bins->n[d] / (high - low) : 0;
-    }
-    if (!(n_copies <= (double)MAX_COPIES)) {
-        return NEIGHBOURS_ERROR_TOO_MANY;
-    }
-    while ((double)bins->n[0] * bins->n[1] * bins->n[2] > 4 * n_copies + 8) {
-        int most = bins->n[0] >= bins->n[1] ? 0 : 1;
-        most = bins->n[2] > bins->n[most] ? 2 : most;
-        int fewer = bins->n[most] / 2;
-        bins->scale[most] = fewer > 1 ? bins->scale[most] * fewer / bins->n[most] : 0;
-        bins->n[most] = fewer;
-    }
-    return 0;
-}
-
-/* Never decreasing in `fraction`, so a copy within reach is within the bins in reach, whatever the rounding. */
-static inline int bin_along(const bins *bins, int d, double fraction) {
-    double bin = (fraction - bins->origin[d]) * bins->scale[d];
-    return bin <= 0 ? 0 : bin >= bins->n[d] ? bins->n[d] - 1 : (int)bin;
-}
-
-/* Write down the copies in reach of the cell and sort them into bins. */
-static int fill_bins(neighbour_list *list, const lattice *lattice, const int pbc[3], const bins *bins,
-                     size_t *n_copies_out) {
-    const size_t n_bins = (size_t)bins->n[0] * (size_t)bins->n[1] * (size_t)bins->n[2];
-    if (n_bins + 2 > list->bin_capacity) {
-        RESERVE(list->bin_start, n_bins + n_bins / 4 + 2);
-        list->bin_capacity = n_bins + n_bins / 4 + 2;
-    }
-    memset(list->bin_start, 0, (n_bins + 2) * sizeof *list->bin_start);
-    int32_t *count = list->bin_start + 2; /* moved by two: counts become ends, then starts */
-
-    size_t n_copies = 0;
-    for (size_t i = 0; i < list->n_atoms; i++) {
-        const double *s = &list->fraction[3 * i];
-        int32_t low[3] = {0, 0, 0}, high[3] = {0, 0, 0};
-        size_t room = 1;
-        for (int d = 0; d < 3; d++) {
-            if (pbc[d]) {
-                low[d] = (int32_t)ceil(-bins->reach[d] - s[d]);
-                high[d] = (int32_t)floor(1 + bins->reach[d] - s[d]);
-                room *= (size_t)(high[d] - low[d] + 1);
-            }
-        }
-        if (n_copies + room > 2 * MAX_COPIES) {
-            return NEIGHBOURS_ERROR_TOO_MANY;
-        }
-        int code = reserve_copies(list, n_copies + room);
-        if (code != 0) {
-            return code;
-        }
-        for (int32_t a = low[0]; a <= high[0]; a++) {
-            int row = bin_along(bins, 0, s[0] + a) * bins->n[1];
-            for (int32_t b = low[1]; b <= high[1]; b++) {
-                int column = (row + bin_along(bins, 1, s[1] + b)) * bins->n[2];
-                for (int32_t c = low[2]; c <= high[2]; c++) {
-                    int32_t bin = column + bin_along(bins, 2, s[2] + c);
-                    list->copy_atom[n_copies] = (int32_t)i;
-                    list->copy_shift[3 * n_copies] = a;
-                    list->copy_shift[3 * n_copies + 1] = b;
-                    list->copy_shift[3 * n_copies + 2] = c;
-                    list->copy_bin[n_copies++] = bin;
-                    count[bin]++;
-                }
-            }
-        }
-    }
-    for (size_t bin = 2; bin <= n_bins + 1; bin++) {
-        list->bin_start[bin] += list->bin_start[bin - 1];
-    }
-    for (size_t copy = 0; copy < n_copies; copy++) {
-        const int32_t *shift = &list->copy_shift[3 * copy];
-        const double *r = &list->wrapped[3 * (size_t)list->copy_atom[copy]];
-        const double a = shift[0], b = shift[1], c = shift[2];
-        size_t place = (size_t)list->bin_start[list->copy_bin[copy] + 1]++;
-        list->bin_x[place] = r[0] + (a * lattice->vector[0][0] + b * lattice->vector[1][0] + c * lattice->vector[2][0]);
-        list->bin_y[place] = r[1] + (a * lattice->vector[0][1] + b * lattice->vector[1][1] + c * lattice->vector[2][1]);
-        list->bin_z[place] = r[2] + (a * lattice->vector[0][2] + b * lattice->vector[1][2] + c * lattice->vector[2][2]);
-        memcpy(&list->bin_shift[3 * place], shift, 3 * sizeof *shift);
-        /* even for the copies that an atom may pair with among its own: one of every two opposite ones */
-        int positive = a > 0 || (a == 0 && (b > 0 || (b == 0 && c > 0)));
-        list->bin_key[place] = 2 * list->copy_atom[copy] + !positive;
-    }
-    *n_copies_out = n_copies;
     return 0;
 }
 
@@ -418,7 +120,7 @@ KERNEL static size_t search(const int low[3], const int high[3], const int n[3],
 }
 
 /* Each pair once, at the atom with the higher index. */
-static int find_half(neighbour_list *list, const bins *bins, double cutoff, size_t n_copies) {
+static int find_half(neighbour_list *list, const bins *bins, double cutoff) {
     size_t n_half = 0;
     memset(list->n_upper, 0, list->n_atoms * sizeof *list->n_upper);
     for (size_t i = 0; i < list->n_atoms; i++) {
@@ -428,7 +130,7 @@ static int find_half(neighbour_list *list, const bins *bins, double cutoff, size
             low[d] = bin_along(bins, d, s[d] - bins->reach[d]);
             high[d] = bin_along(bins, d, s[d] + bins->reach[d]);
         }
-        int code = n_half > MAX_HALF_PAIRS ? NEIGHBOURS_ERROR_TOO_MANY : reserve_half(list, n_half + n_copies);
+        int code = n_half > MAX_HALF_PAIRS ? NEIGHBOURS_ERROR_TOO_MANY : reserve_half(list, n_half + bins->n_copies);
         if (code != 0) {
             return code;
         }
@@ -529,22 +231,19 @@ static int build(neighbour_list *list, const double *positions, const double cel
     const double cutoff = list->cutoff + list->skin;
     lattice lattice;
     bins bins;
-    int code = complete_lattice(cell, pbc, &lattice);
+    int code = lattice_complete(cell, pbc, &lattice);
     if (code == 0) {
         code = reserve_atoms(list, list->n_atoms);
     }
     if (code == 0) {
-        code = wrap_atoms(list, positions, &lattice, pbc);
+        code = lattice_wrap(&lattice, list->n_atoms, positions, list->wrapped, list->fraction, list->image,
+                            &list->offending_atom);
     }
     if (code == 0) {
-        code = choose_bins(list, &lattice, pbc, cutoff, &bins);
-    }
-    size_t n_copies = 0;
-    if (code == 0) {
-        code = fill_bins(list, &lattice, pbc, &bins, &n_copies);
+        code = bins_fill(list, &lattice, cutoff, &bins);
     }
     if (code == 0) {
-        code = find_half(list, &bins, cutoff, n_copies);
+        code = find_half(list, &bins, cutoff);
     }
     if (code == 0) {
         code = fill_pairs(list);
