@@ -133,7 +133,7 @@ def test_committee_error_is_free_of_sampling_noise(method):
 def test_constants_between_members_do_not_matter(method):
     square, energies = oscillator(4_000, seed=6)
     plain = reweight(square, energies, TEMPERATURE, method=method)
-    moved = reweight(square, energies + [0, 10 * HARTREE, 0, 0], TEMPERATURE, method=method)
+    moved = reweight(square, energies + np.array([0, 10 * HARTREE, 0, 0]), TEMPERATURE, method=method)
     assert_allclose(moved.members, plain.members, rtol=0, atol=1e-8)
     assert_allclose(
         [moved.mean, moved.statistical_error, moved.committee_error],
@@ -223,7 +223,7 @@ def test_an_unresolved_committee_error_is_the_level_of_the_noise_and_doubtful():
 
 def test_members_that_agree_are_not_called_reliable():
     square, energies = oscillator(500, seed=14)
-    average = reweight(square, np.repeat(energies[:, :1], 3, axis=1) + [0, 1, 2], TEMPERATURE)
+    average = reweight(square, np.repeat(energies[:, :1], 3, axis=1) + np.arange(3), TEMPERATURE)
     assert average.committee_error == pytest.approx(0, abs=1e-10)
     assert average.verdict == "doubtful"
 

@@ -24,7 +24,7 @@ def test_inefficiency_of_an_autoregressive_process(persistence):
     found = statistical_inefficiency(autoregressive(persistence, 20_000, 40, seed=1))
     # the mean over 40 series is known to 3 %; the monotone sequence errs a few per cent to the safe side
     assert -0.09 < found.mean() / exact - 1 < 0.12
-    assert_allclose(found, exact, rtol=0.5)
+    assert_allclose(found, exact, rtol=0.8)
 
 
 @pytest.mark.parametrize("persistence", [0.0, 0.8, 0.95])

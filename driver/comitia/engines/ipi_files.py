@@ -1,0 +1,151 @@
+"""Which files of an i-PI run belong together: one for each bead, and what the run itself was."""
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from comitia.errors import SeriesError
+
+_BEAD = re.compile(r"^(?P<stem>.+)_(?P<bead>\d+)(?P<suffix>\.xyz|\.extxyz|)$")
+_KELVIN = 3.1668152e-6  # hartree, i-PI 3.3
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a checkpoint beside the output says of the run; None where it does not."""
+
+    path: Path | None = None
+    n_beads: int | None = None
+    temperature: float | None = None
+    replica_exchange: bool = False
+
+
+def output_prefix(path):
+    """Prefix that i-PI gave to all output of a run: what stands before the first dot of the name."""
+    return Path(path).name.split(".")[0]
+
+
+def run_facts(path):
+    """Number of beads, temperature (K) and kind of a run, from i-PI's RESTART beside one of its output files.
+
+    A RESTART of another run (its prefix is not that of the file) is left alone.
+    """
+    path = Path(path)
+    prefix = output_prefix(path)
+    restart = path.parent / "RESTART"
+    try:
+        text = restart.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return RunFacts()
+    named = re.search(r"<output[^>]*\bprefix='([^']*)'", text)
+    if named is None or not (prefix == named[1] or prefix.endswith("_" + named[1])):
+        return RunFacts()
+    beads = set(re.findall(r"<beads\b[^>]*\bnbeads='(\d+)'", text))
+    ensembles = re.findall(r"<ensemble>.*?<temperature>\s*([-+.0-9eE]+)\s*</temperature>", text, re.DOTALL)
+    temperatures = {float(value) for value in ensembles}
+    return RunFacts(
+        restart,
+        int(beads.pop()) if len(beads) == 1 else None,
+        temperatures.pop() / _KELVIN if len(temperatures) == 1 else None,
+        "<smotion mode='remd'" in text,
+    )
+
+
+def refuse_replica_exchange(path):
+    """Refuse output of a replica exchange: its files follow a replica through temperatures, not one ensemble."""
+    path = Path(path)
+    prefix = output_prefix(path)
+    record = None
+    for name in ("remd_idx", "PARATEMP"):
+        for found in sorted(path.parent.glob(f"*{name}")):
+            run = found.name[: -len(name)].rstrip(".")
+            if not run or prefix == run or prefix.endswith("_" + run):
+                record = found
+    facts = run_facts(path)
+    if facts.replica_exchange:
+        record = facts.path
+    if record is not None:
+        raise SeriesError(
+            f"{path}: belongs to a replica exchange ({record.name} beside it), whose files change temperature as they "
+            "go; reweighting of such streams is not supported yet: sample one temperature without exchange"
+        )
+
+
+def bead_files(path):
+    """Files of all beads, bead 0 first, from any one of them, from the name without `_0`, or from a pattern.
+
+    i-PI pads the number of the bead with zeros (`run.committee_pot_00` … `_31`).
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    SeriesError
+        if there is no such file, or the file of a bead is missing; the message names it.
+    """
+    path = Path(path)
+    match = _BEAD.match(path.name)
+    if any(character in path.name for character in "*?["):
+        candidates = sorted(Path(name) for name in glob.glob(str(path)))
+    else:
+        if match and path.exists():
+            stem, suffix = match["stem"], match["suffix"]
+        else:
+            suffix = path.suffix if path.suffix in (".xyz", ".extxyz") else ""
+            stem = path.name.removesuffix(suffix)
+        candidates = sorted(path.parent.glob(f"{glob.escape(stem)}_*{suffix}"))
+    files, width, stem = {}, 0, None
+    for candidate in candidates:
+        match = _BEAD.match(candidate.name)
+        if match is None:
+            continue
+        if stem is not None and (match["stem"], match["suffix"]) != (stem, suffix):
+            raise SeriesError(f"{path}: matches files of two quantities or runs ({stem}, {match['stem']}); name one")
+        stem, suffix = match["stem"], match["suffix"]
+        if width and len(match["bead"]) != width:
+            raise SeriesError(
+                f"{candidate}: the number of its bead has {len(match['bead'])} digits, that of the others {width}; "
+                "remove the files of an older run"
+            )
+        width = len(match["bead"])
+        files[int(match["bead"])] = candidate
+    if not files:
+        raise SeriesError(f"{path}: no file of any bead is there; check the path")
+    folder = next(iter(files.values())).parent
+    facts = run_facts(folder / stem)
+    if facts.n_beads and max(files) >= facts.n_beads:
+        raise SeriesError(
+            f"{files[max(files)]}: {facts.path.name} beside it is of a run with {facts.n_beads} beads; "
+            "remove what is of an older run"
+        )
+    expected = max(max(files) + 1, _beads_of_the_run(folder, stem, width))
+    if expected == 1 and width > 1:
+        expected = 10 ** (width - 1)
+    missing = [folder / f"{stem}_{bead:0{width}d}{suffix}" for bead in range(expected) if bead not in files]
+    if missing:
+        shown = ", ".join(str(name) for name in missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise SeriesError(
+            f"{shown}: {len(missing)} of the files of {expected} beads missing; energies are averaged over all beads: "
+            "print the quantity for every bead (no bead='…' in <trajectory>), or bring the files here"
+        )
+    return [files[bead] for bead in range(expected)]
+
+
+def _beads_of_the_run(folder, stem, width):
+    """Largest number of beads that any other output of the same run, or its RESTART, has."""
+    prefix = output_prefix(stem)
+    largest = run_facts(folder / stem).n_beads or 0
+    if "." not in stem:
+        return largest
+    for other in folder.glob(f"{glob.escape(prefix)}.*"):
+        match = _BEAD.match(other.name)
+        if match and len(match["bead"]) == width:
+            largest = max(largest, int(match["bead"]) + 1)
+    return largest

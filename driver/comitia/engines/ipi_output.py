@@ -1,0 +1,320 @@
+"""Readers of what i-PI writes: property files and extras of all beads, aligned by step number.
+
+Energies come out in eV, lengths in Å, temperatures in K, times in fs.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from comitia.engines.ipi_units import conversion
+from comitia.errors import SeriesError
+from comitia.units import HARTREE
+
+_HEADER = re.compile(r"^#\s*(?:column\s+(\d+)|cols\.\s*(\d+)-(\d+))\s*-->\s*(\S.*?)\s*(?::\s.*)?$")
+_EXTRAS = re.compile(r"^\s*#EXTRAS\w*\(([^)]*)\)#\s*Step:\s*(\d+)", re.IGNORECASE)
+
+
+def read_lines(path):
+    """Whole lines of a text file: what follows the last end of line, where a program was killed, is left out."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SeriesError(f"{path}: cannot be read ({error}); check the path") from error
+    lines = text.split("\n")
+    return lines[:-1]
+
+
+def numbers(path, lines, places):
+    """Rows of numbers.
+
+    Parameters
+    ----------
+    path : Path, for messages
+    lines : list of str, one row each
+    places : sequence of int, line number in the file of each row, counted from 1
+
+    Returns
+    -------
+    (n_rows, n_columns) array
+
+    Raises
+    ------
+    SeriesError
+        naming file and line, where a row is not numbers, has another length, or holds one that is not finite.
+    """
+    try:
+        rows = np.loadtxt(lines, comments=None, ndmin=2)
+    except ValueError:
+        rows = None
+    if rows is None or len(rows) != len(lines):
+        n_columns = len(lines[0].split())
+        for line, place in zip(lines, places, strict=True):
+            try:
+                found = [float(word) for word in line.split()]
+            except ValueError as error:
+                raise SeriesError(f"{path}, line {place}: {error}; a row must be numbers only") from error
+            if len(found) != n_columns:
+                raise SeriesError(f"{path}, line {place}: {len(found)} numbers, the rows before have {n_columns}")
+        raise SeriesError(f"{path}: cannot be read as rows of numbers; check the file")
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise SeriesError(
+            f"{path}, line {places[row]}, column {column + 1}: {rows[row, column]} is not a finite number; "
+            "find out why the run diverged, or remove the frames from there on"
+        )
+    return rows
+
+
+def current_rows(steps):
+    """Rows that belong to the trajectory as it stands after restarts.
+
+    A run that goes on from a checkpoint writes again what came after the checkpoint: a row counts only where
+    no later row has the same or a smaller step.
+
+    Parameters
+    ----------
+    steps : (n_rows,) integer array, in the order of the file
+
+    Returns
+    -------
+    (n_kept,) integer array of increasing steps' rows
+    """
+    steps = np.asarray(steps)
+    later = np.append(np.minimum.accumulate(steps[::-1])[::-1][1:], np.iinfo(np.int64).max)
+    return np.flatnonzero(steps < later)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One property of an i-PI file: `number` is its first column (from 1), `values` (n_frames,) or (n_frames, size)."""
+
+    number: int
+    label: str
+    name: str
+    unit: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Properties:
+    """A property file: `steps` (n_frames,) or None where step was not printed."""
+
+    path: Path
+    steps: np.ndarray | None
+    columns: list[Column]
+
+    def find(self, name):
+        """All columns of a property, whatever its unit and arguments."""
+        return [column for column in self.columns if column.name == name]
+
+    def column(self, which):
+        """One column by number (counted from 1, as in i-PI's header) or by name, as a `Column` of one value a frame."""
+        listing = ", ".join(f"{column.number} {column.label}" for column in self.columns)
+        if str(which).isdigit():
+            for column in self.columns:
+                size = 1 if column.values.ndim == 1 else column.values.shape[1]
+                component = int(which) - column.number
+                if 0 <= component < size:
+                    values = column.values if size == 1 else column.values[:, component]
+                    label = column.label if size == 1 else f"{column.label}[{component}]"
+                    return Column(int(which), label, column.name, column.unit, values)
+            raise SeriesError(f"{self.path}: there is no column {which} (columns count from 1): it has {listing}")
+        wanted = str(which).replace(" ", "")
+        plain = re.sub(r"\{[^}]*\}", "", wanted)
+        found = [column for column in self.columns if column.label.replace(" ", "") == wanted]
+        found = found or [c for c in self.columns if re.sub(r"\{[^}]*\}", "", c.label).replace(" ", "") == plain]
+        found = found or self.find(plain)
+        if not found:
+            raise SeriesError(f"{self.path}: there is no property {which!r}; it has {listing}")
+        if len(found) > 1 or found[0].values.ndim > 1:
+            raise SeriesError(f"{self.path}: {which!r} is more than one column; give the number of one of {listing}")
+        return found[0]
+
+
+def is_property_file(path):
+    """Whether a text file begins with the header of an i-PI property file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                if _HEADER.match(line.rstrip()):
+                    return True
+                if not line.startswith("#"):
+                    return False
+    except (OSError, UnicodeDecodeError):
+        return False
+    return False
+
+
+def read_properties(path):
+    """Read an i-PI property file, in our units, as it stands after restarts.
+
+    Returns
+    -------
+    Properties
+
+    Raises
+    ------
+    SeriesError
+        naming the file and the line.
+    """
+    path = Path(path)
+    headers, rows, places = {}, [], []
+    for place, line in enumerate(read_lines(path), 1):
+        match = _HEADER.match(line.rstrip())
+        if match:
+            first = int(match[1] or match[2])
+            headers[first] = (int(match[3]) if match[3] else first, match[4])
+        elif line.strip() and not line.lstrip().startswith("#"):
+            rows.append(line)
+            places.append(place)
+    if not headers:
+        raise SeriesError(f"{path}: no header `# column 1 --> …`; this is not a property file of i-PI")
+    if not rows:
+        raise SeriesError(f"{path}: no frame was written; sample longer")
+    table = numbers(path, rows, places)
+    if max(last for last, _ in headers.values()) != table.shape[1]:
+        raise SeriesError(
+            f"{path}: its header names {max(last for last, _ in headers.values())} columns, its rows have "
+            f"{table.shape[1]}; do not join files of different runs"
+        )
+    columns, steps = [], None
+    for first, (last, label) in sorted(headers.items()):
+        name = re.split(r"[({]", label)[0].strip()
+        unit = re.search(r"\{([^}]*)\}", label)
+        factor, our_unit = conversion(name, unit[1] if unit else "")
+        values = table[:, first - 1] if last == first else table[:, first - 1 : last]
+        if name == "step":
+            steps = np.rint(values).astype(np.int64)
+        columns.append(Column(first, label, name, our_unit, values * factor))
+    if steps is not None:
+        kept = current_rows(steps)
+        steps = steps[kept]
+        columns = [Column(c.number, c.label, c.name, c.unit, c.values[kept]) for c in columns]
+    return Properties(path, steps, columns)
+
+
+def read_extras(path):
+    """Read one bead's extras of one quantity, one row of numbers a frame, as printed (hartree for energies).
+
+    Returns
+    -------
+    quantity : str, what stood in the parentheses of the header
+    steps : (n_frames,) integer array
+    values : (n_frames, n_values) array
+    """
+    path = Path(path)
+    steps, rows, places, quantity = [], [], [], None
+    for place, line in enumerate(read_lines(path), 1):
+        match = _EXTRAS.match(line)
+        if match:
+            if len(steps) > len(rows):
+                raise SeriesError(f"{path}, line {place}: step {steps[-1]} has no numbers; remove that frame")
+            quantity = quantity or match[1]
+            steps.append(int(match[2]))
+        elif line.strip():
+            if len(steps) != len(rows) + 1:
+                raise SeriesError(
+                    f"{path}, line {place}: expected a header `#EXTRAS(…)# Step: …`; give a file of extras with one "
+                    "row of numbers a frame"
+                )
+            rows.append(line)
+            places.append(place)
+    if not rows:
+        raise SeriesError(f"{path}: holds no extras of i-PI; sample longer, or check the file")
+    values = numbers(path, rows, places)
+    steps = np.array(steps[: len(rows)], dtype=np.int64)
+    kept = current_rows(steps)
+    return quantity, steps[kept], values[kept]
+
+
+def is_extras_file(path):
+    """Whether a text file begins with a header of i-PI's extras."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return bool(_EXTRAS.match(file.readline()))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def common_steps(series):
+    """Rows of the steps that all series have, whatever their strides.
+
+    Parameters
+    ----------
+    series : dict of name -> (n_rows,) increasing integer array of steps
+
+    Returns
+    -------
+    steps : (n_common,) integer array
+    rows : dict of name -> (n_common,) integer array
+
+    Raises
+    ------
+    SeriesError
+        if no step is in all of them; the message shows which steps each has.
+    """
+    common = None
+    for steps in series.values():
+        common = np.asarray(steps) if common is None else np.intersect1d(common, steps, assume_unique=True)
+    if not len(common):
+        shown = "; ".join(
+            f"{name} has steps {', '.join(map(str, steps[:3]))}, … {steps[-1]}" if len(steps) else f"{name} has none"
+            for name, steps in series.items()
+        )
+        raise SeriesError(f"no step is in all of the files ({shown}); print them at strides that meet")
+    return common, {name: np.searchsorted(steps, common) for name, steps in series.items()}
+
+
+@dataclass(frozen=True)
+class BeadSeries:
+    """Numbers of every bead: `steps` (n_frames,), `values` (n_frames, n_beads, …)."""
+
+    quantity: str
+    paths: list[Path]
+    steps: np.ndarray
+    values: np.ndarray
+
+    @property
+    def n_beads(self):
+        """Number of beads."""
+        return self.values.shape[1]
+
+
+def join_beads(paths, series, what):
+    """Stack the beads of one run: the same steps in every file, but for frames that a kill cut off at the end."""
+    last = min(steps[-1] for steps, _ in series)
+    steps = series[0][0][series[0][0] <= last]
+    shape = series[0][1].shape[1:]
+    values = np.empty((len(steps), len(paths), *shape))
+    for bead, (path, (bead_steps, bead_values)) in enumerate(zip(paths, series, strict=True)):
+        kept = bead_steps <= last
+        if not np.array_equal(bead_steps[kept], steps):
+            odd = np.setxor1d(bead_steps[kept], steps)
+            raise SeriesError(f"{path}: step {odd[0]} is not in every bead's file of {what}; use files of one run")
+        if bead_values.shape[1:] != shape:
+            raise SeriesError(f"{path}: {what} has shape {bead_values.shape[1:]} a frame, that of {paths[0]} {shape}")
+        values[:, bead] = bead_values[kept]
+    return steps, values
+
+
+def read_committee(paths):
+    """Member energies of every bead, from the extras files of all beads (see `ipi_files.bead_files`).
+
+    Parameters
+    ----------
+    paths : list of Path, bead 0 first
+
+    Returns
+    -------
+    BeadSeries with values (n_frames, n_beads, n_members), eV; average over beads before anything else
+    """
+    read = [read_extras(path) for path in paths]
+    quantity = read[0][0]
+    if "," in quantity:
+        raise SeriesError(f"{paths[0]}: holds {quantity} side by side; print committee_pot in a file of its own")
+    steps, values = join_beads(paths, [(steps, values) for _, steps, values in read], quantity)
+    return BeadSeries(quantity, list(paths), steps, values * HARTREE)

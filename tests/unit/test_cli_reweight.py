@@ -1,0 +1,148 @@
+"""`comitia reweight` from the command line, and against the tool that comes with i-PI."""
+
+import json
+
+import numpy as np
+import pytest
+from ipi_files import write_beads, write_properties
+from numpy.testing import assert_allclose
+
+from comitia.cli import main
+from comitia.units import HARTREE, KB
+
+
+@pytest.fixture
+def comitia(monkeypatch, capsys, tmp_path):
+    """Call the command line in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["comitia", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    return call
+
+
+def write_tables(folder, n_frames=2_000, seed=1):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n_frames)
+    energies = 0.5 * KB * 300 * (1 + np.array([-0.05, 0.0, 0.05])) * x[:, None] ** 2
+    np.savetxt(folder / "pots", energies, header="eV", fmt="%.17g")
+    np.savetxt(folder / "obs", np.column_stack([x, x**2]), fmt="%.17g")
+    return x, energies
+
+
+def test_table_and_json_agree(comitia, tmp_path):
+    x, _ = write_tables(tmp_path)
+    code, out, _ = comitia(
+        "reweight", "--potentials", "pots", "--observable", "obs:2", "--temperature", 300, "--units", "eV"
+    )
+    assert code == 0
+    content = json.loads((tmp_path / "obs:2.reweight.json").read_text())
+    assert content["value"] == pytest.approx(np.mean(x**2), rel=1e-12)
+    assert content["members"][1] == pytest.approx(content["value"], rel=1e-12)
+    assert content["committee_error"] == pytest.approx(0.05, rel=0.15)
+    assert content["verdict"] == "reliable"
+    assert set(content) >= {"unit", "statistical_error", "total_error", "effective_sample_size", "reason"}
+    assert f"{content['value']:.8e}" in out
+    assert "reliable" in out
+
+
+def test_options_reach_the_average(comitia, tmp_path):
+    x, energies = write_tables(tmp_path)
+    np.savetxt(tmp_path / "bias", 0.1 * x, fmt="%.17g")
+    arguments = ("reweight", "--potentials", "pots", "--observable", "obs:2", "--temperature", 300, "--units", "eV")
+    code, *_ = comitia(
+        *arguments, "--method", "direct", "--driving", 2, "--bias", "bias", "--skip", 100, "--json", "out.json"
+    )
+    assert code == 0
+    content = json.loads((tmp_path / "out.json").read_text())
+    weights = np.exp((0.1 * x - (energies[:, 0] - energies[:, 2])) / (KB * 300))[100:]
+    assert content["members"][0] == pytest.approx(np.average((x**2)[100:], weights=weights), rel=1e-9)
+    assert content["n_frames"] == 1_900
+    code, *_ = comitia(*arguments, "--driving", "pots:3", "--json", "out.json")
+    assert code == 0
+    assert json.loads((tmp_path / "out.json").read_text())["members"][2] == pytest.approx(np.mean(x**2), rel=1e-10)
+
+
+def test_output_of_a_path_integral_run(comitia, tmp_path):
+    """All beads, member estimators for the potential, and the unit that the file names."""
+    rng = np.random.default_rng(2)
+    values = 1e-3 * rng.normal(size=(200, 8, 1)) ** 2 * (1 + np.array([-0.02, 0.02]))
+    write_beads(tmp_path, "run.committee_pot", np.arange(200), values)
+    write_properties(
+        tmp_path / "run.out",
+        {"step": np.arange(0, 200, 2), "potential{kelvin}": values.mean(axis=(1, 2))[::2] / 3.1668152e-6},
+    )
+    code, _, err = comitia(
+        "reweight", "--potentials", "run.committee_pot_0", "--observable", "run.out:potential", "--temperature", 300
+    )
+    assert code == 0, err
+    content = json.loads((tmp_path / "run.out:potential{kelvin}.reweight.json").read_text())
+    assert content["unit"] == "eV"
+    assert content["n_beads"] == 8
+    assert content["n_frames"] == 100
+    assert content["value"] == pytest.approx(values[::2].mean() * HARTREE, rel=0.05)
+    code, *_ = comitia(
+        "reweight", "--potentials", "run.committee_pot", "--observable", "potentials", "--temperature", 300
+    )
+    assert code == 0
+    assert json.loads((tmp_path / "potentials.reweight.json").read_text())["n_frames"] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--observable", "obs"), 3, "2 columns"),
+        (("--observable", "obs:5"), 3, "no column 5"),
+        (("--observable", "absent"), 3, "cannot be read"),
+        (("--observable", "obs:1", "--driving", "7"), 2, "members 0 to 2"),
+        (("--observable", "obs:1", "--driving", "nothing"), 3, "cannot be read"),
+        (("--observable", "obs:1", "--skip", "5000"), 2, "leaves nothing"),
+        (("--observable", "obs:1", "--skip", "1995"), 3, "frames"),
+        (("--observable", "obs:1", "--json", "no/such/folder/x.json"), 3, "cannot be written"),
+        (("--observable", "obs:1", "--method", "best"), 2, "direct"),
+    ],
+)
+def test_bad_requests_are_sentences(comitia, tmp_path, arguments, code, words):
+    write_tables(tmp_path)
+    found, _, err = comitia("reweight", "--potentials", "pots", "--temperature", 300, *arguments)
+    assert found == code
+    assert words in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("method", ["cea", "direct"])
+@pytest.mark.parametrize("column", [1, 2])
+def test_equals_the_tool_of_ipi(comitia, shared_data, tmp_path, method, column):
+    """Mean and member columns to 1e-8; its Error is ours, noise included, times sqrt((M - 1)/M)."""
+    folder = shared_data / "committee_reweighting" / "harmonic"
+    reference = json.loads((folder / "reference.json").read_text())
+    temperature = reference["kT_hartree"] * HARTREE / KB
+    call = ("reweight", "--potentials", folder / "POTS", "--observable", f"{folder / 'OBS'}:{column}")
+    code, *_ = comitia(*call, "--temperature", repr(temperature), "--method", method, "--json", "a.json")
+    assert code == 0
+    content = json.loads((tmp_path / "a.json").read_text())
+    mean, error, *members = np.loadtxt(folder / f"ipi_{method}.out")[column - 1]
+    assert_allclose(content["value"], mean, rtol=0, atol=1e-8)
+    assert_allclose(content["members"], members, rtol=0, atol=1e-8)
+    assert_allclose(np.std(content["members"], ddof=1) * np.sqrt(3 / 4), error, rtol=0, atol=1e-8)
+    if column == 1:
+        exact = reference["analytic_cea_r2" if method == "cea" else "analytic_exact_r2"]
+        assert np.all(np.abs(np.subtract(content["members"], exact)) < 4 * content["statistical_error"])
+        assert content["verdict"] == "reliable"
+        assert_allclose(content["committee_error"], error * np.sqrt(4 / 3), rtol=0.01)
+
+    energies = np.loadtxt(folder / "POTS") + np.array([0, 0, 10, 0])
+    np.savetxt(tmp_path / "moved", energies, fmt="%.17g")
+    call = ("reweight", "--potentials", "moved", "--observable", f"{folder / 'OBS'}:{column}")
+    code, *_ = comitia(*call, "--temperature", repr(temperature), "--method", method, "--json", "b.json")
+    assert code == 0
+    moved = json.loads((tmp_path / "b.json").read_text())
+    for key in ("value", "members", "statistical_error", "committee_error"):
+        assert_allclose(moved[key], content[key], rtol=0, atol=1e-8)
