@@ -14,8 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from ase.build import bulk, molecule
-from comitia._core import NeighbourList
 from vesin import NeighborList
+
+from comitia._core import NeighbourList
 
 
 def rattled(atoms, seed=3):
