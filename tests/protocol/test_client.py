@@ -13,6 +13,7 @@ from peers import Springs, pair, structures
 
 from comitia.errors import NumericalError, PeerError, ProtocolError
 from comitia.protocol import client, messages
+from comitia.protocol.boundary import WireResults
 from comitia.protocol.client import serve
 from comitia.protocol.transports import Connection
 from comitia.units import BOHR, HARTREE
@@ -24,16 +25,16 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 class Serving:
     """A client in a thread, with the server's end at hand; entered as a context."""
 
-    def __init__(self, compute, n_atoms=3, pbc=PERIODIC, **options):
+    def __init__(self, compute, n_atoms=3, pbc=PERIODIC, silence=None, **wire):
         self.server, stream = pair()
         self.connection = Connection(stream, "unix:test")
-        self.arguments, self.options = (compute, n_atoms, pbc), options
+        self.arguments = (compute, WireResults(**wire), n_atoms, pbc, silence)
         self.served = self.error = None
 
     def _run(self):
         with self.connection:
             try:
-                self.served = serve(self.connection, *self.arguments, **self.options)
+                self.served = serve(self.connection, *self.arguments)
             except Exception as error:
                 self.error = error
 
@@ -121,11 +122,14 @@ def test_the_offset_goes_from_every_energy():
 def test_forces_and_virials_of_members_on_request():
     rng = np.random.default_rng(2)
     forces, virials = rng.normal(size=(2, 2, 3, 3)), rng.normal(size=(2, 2, 3, 3))
-    reply, _ = evaluate(
-        Springs(np.zeros((3, 3))),
-        structures(2, 3),
-        member_terms=lambda positions, cells: {"member_forces": forces, "member_virials": virials},
-    )
+    springs = Springs(np.zeros((3, 3)))
+
+    def compute(positions, cells):
+        predictions = springs(positions, cells)
+        predictions.member_forces, predictions.member_virials = forces, virials
+        return predictions
+
+    reply, _ = evaluate(compute, structures(2, 3), extras=("committee_force", "committee_virial"))
     for text, force, virial in zip(reply.extras, forces, virials, strict=True):
         extras = json.loads(text)
         assert_allclose(extras["committee_force"], force.reshape(2, 9) * BOHR / HARTREE, rtol=1e-15)

@@ -83,12 +83,15 @@ class WireResults:
     Parameters
     ----------
     offset : float, eV, subtracted from every energy that is sent (`serve --offset`)
+    extras : names among `committee_force` and `committee_virial`, sent besides `committee_pot` and
+        `committee_uncertainty`
     """
 
-    def __init__(self, offset=0.0):
+    def __init__(self, offset=0.0, extras=()):
         self.offset = offset
+        self.extras = tuple(extras)
 
-    def __call__(self, predictions, member_forces=None, member_virials=None):
+    def __call__(self, predictions):
         """Energies, forces, virials and extras in hartree and bohr.
 
         The energy sent is the mean of `committee_pot` as it is sent, so that i-PI, which takes one or the other,
@@ -97,38 +100,32 @@ class WireResults:
         Parameters
         ----------
         predictions : with energies (B,) eV, forces (B, n_atoms, 3) eV/Å, virials (B, 3, 3) eV,
-            member_energies (B, M) eV or None, energy_uncertainties (B,) eV or None
-        member_forces : (B, M, n_atoms, 3) array, eV/Å, or None
-        member_virials : (B, M, 3, 3) array, eV, or None
+            member_energies (B, M) eV and energy_uncertainties (B,) eV, or None for both; where `extras` asks,
+            member_forces (B, M, n_atoms, 3) eV/Å, member_virials (B, M, 3, 3) eV
         """
         check_finite("the energy computed", predictions.energies, ("structure",))
         energies = (np.asarray(predictions.energies) - self.offset) / HARTREE
         forces = np.asarray(predictions.forces) * (BOHR / HARTREE)
         virials = np.asarray(predictions.virials).transpose(0, 2, 1) / HARTREE
-        extras = [""] * len(energies)
-        if predictions.member_energies is not None:
-            members = (np.asarray(predictions.member_energies) - self.offset) / HARTREE
-            check_finite("the energy of a member", members, ("structure", "member"))
-            check_finite("the energy uncertainty", predictions.energy_uncertainties, ("structure",))
-            energies = members.mean(axis=1)
-            content = [
-                {"committee_pot": member.tolist(), "committee_uncertainty": float(uncertainty) / HARTREE}
-                for member, uncertainty in zip(members, predictions.energy_uncertainties, strict=True)
-            ]
-            for name, values, factor in (
-                ("committee_force", member_forces, BOHR / HARTREE),
-                ("committee_virial", member_virials, 1 / HARTREE),
-            ):
-                if values is not None:
-                    self._add(content, name, np.asarray(values) * factor)
-            extras = [json.dumps(entry, allow_nan=False) for entry in content]
-        return energies, forces, virials, extras
+        if predictions.member_energies is None:
+            return energies, forces, virials, [""] * len(energies)
+        members = (np.asarray(predictions.member_energies) - self.offset) / HARTREE
+        uncertainties = np.asarray(predictions.energy_uncertainties) / HARTREE
+        check_finite("the energy of a member", members, ("structure", "member"))
+        check_finite("the energy uncertainty", uncertainties, ("structure",))
+        content = [
+            {"committee_pot": member.tolist(), "committee_uncertainty": float(uncertainty)}
+            for member, uncertainty in zip(members, uncertainties, strict=True)
+        ]
+        if "committee_force" in self.extras:
+            _add(content, "committee_force", np.asarray(predictions.member_forces) * (BOHR / HARTREE))
+        if "committee_virial" in self.extras:
+            _add(content, "committee_virial", np.swapaxes(predictions.member_virials, 2, 3) / HARTREE)
+        return members.mean(axis=1), forces, virials, [json.dumps(entry, allow_nan=False) for entry in content]
 
-    @staticmethod
-    def _add(content, name, values):
-        axes = ("structure", "member", "atom" if name == "committee_force" else "row", "component")
-        check_finite(name, values, axes)
-        for entry, value in zip(content, values, strict=True):
-            if name == "committee_virial":
-                value = value.transpose(0, 2, 1)
-            entry[name] = value.reshape(len(value), -1).tolist()
+
+def _add(content, name, values):
+    """Put the (B, M, rows, 3) values of the members into the extras, M flat lists for each structure."""
+    check_finite(name, values, ("structure", "member", "row", "component"))
+    for entry, value in zip(content, values, strict=True):
+        entry[name] = value.reshape(len(value), -1).tolist()

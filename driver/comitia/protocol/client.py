@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from comitia.errors import PeerError
-from comitia.protocol.boundary import WireResults, structures_from_wire
+from comitia.protocol.boundary import structures_from_wire
 from comitia.protocol.states import Closed, Evaluate, ForceClient, Send
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class _Heartbeat:
         self.last, self.before = now, self.served.n_structures
 
 
-def serve(connection, compute, n_atoms, pbc, *, offset=0.0, member_terms=None, silence=None):
+def serve(connection, compute, results, n_atoms, pbc, silence=None):
     """Answer a server until it says EXIT or closes the connection.
 
     Parameters
@@ -64,11 +64,9 @@ def serve(connection, compute, n_atoms, pbc, *, offset=0.0, member_terms=None, s
     compute : function of positions (B, n_atoms, 3) in Å and cells (B, 3, 3) in Å with vectors in rows; its result
         has energies (B,) eV, forces (B, n_atoms, 3) eV/Å, virials (B, 3, 3) eV, and member_energies (B, M) eV and
         energy_uncertainties (B,) eV, or None for both
+    results : comitia.protocol.boundary.WireResults, what of it is sent
     n_atoms : int, atoms in every structure
     pbc : three booleans, the directions that repeat
-    offset : float, eV, subtracted from every energy sent
-    member_terms : None, or a function like `compute` whose result is a dictionary of `member_forces`
-        (B, M, n_atoms, 3) eV/Å and `member_virials` (B, M, 3, 3) eV, either may be missing
     silence : float or None, s to wait for the next message in any state; default by state, a day where the server
         is busy with its own work
 
@@ -84,7 +82,6 @@ def serve(connection, compute, n_atoms, pbc, *, offset=0.0, member_terms=None, s
         if a number that is not finite arrived or was computed; nothing of that result has been sent.
     """
     client = ForceClient(n_atoms)
-    results = WireResults(offset)
     served = Served()
     heartbeat = _Heartbeat(served)
     begin = time.monotonic()
@@ -104,8 +101,7 @@ def serve(connection, compute, n_atoms, pbc, *, offset=0.0, member_terms=None, s
             start = time.monotonic()
             positions, cells = structures_from_wire(event, pbc)
             predictions = compute(positions, cells)
-            terms = {} if member_terms is None else member_terms(positions, cells)
-            client.answer(*results(predictions, **terms))
+            client.answer(*results(predictions))
             served.seconds_computing += time.monotonic() - start
             served.n_requests += 1
             served.n_structures += len(positions)
