@@ -19,7 +19,7 @@ BASIS = {
     "n_max": [12, 8, 5],  # radial functions at correlation order 1, 2, 3
     "l_max": [0, 6, 5],
     "degree": [None, None, None],  # bound on the sum of n + l over the factors
-    "max_features": 700,  # per centre species: the degree of the highest order is lowered until they fit
+    "max_features": 700,  # per centre species: the degree of orders 2 and 3 is lowered until they fit
 }
 
 
@@ -32,21 +32,36 @@ class Design(NamedTuple):
 
 
 def truncated(n_species, n_max, l_max, degree, max_features, constant):
-    """The feature list within the budget: the degree of the highest order falls until it fits."""
-    degree = list(degree)
-    top = max((order for order in range(3) if n_max[order] > 0), default=0)
-    while True:
-        features = feature_list(n_species, max(n_max), n_max, l_max, degree, constant)
-        if len(features) <= max_features:
-            return features
-        if degree[top] is None:
-            degree[top] = (top + 1) * (n_max[top] - 1 + l_max[top])
-        degree[top] -= 1
-        if degree[top] < 0:
+    """The feature list within the budget.
+
+    Order 1 is kept whole; order 2 may take two fifths of the budget where there is an order 3, and order 3 what is
+    left: the bound on the total degree of each falls until it fits.
+    """
+
+    def of_order(order, bound):
+        only = [n if o == order else 0 for o, n in enumerate(n_max)]
+        bounds = [bound if o == order else None for o in range(3)]
+        return feature_list(n_species, max(n_max), only, l_max, bounds, constant=False)
+
+    parts = [feature_list(n_species, max(n_max), [0, 0, 0], l_max, degree, constant), of_order(0, degree[0])]
+    for order in (1, 2):
+        room = max_features - sum(len(part) for part in parts)
+        if order == 1 and n_max[2] > 0:
+            room = min(room, 2 * max_features // 5)
+        bound = degree[order]
+        part = of_order(order, bound)
+        if len(part) > room and bound is None:
+            bound = (order + 1) * (n_max[order] - 1 + l_max[order])
+        while len(part) > room and bound > 0:
+            bound -= 1
+            part = of_order(order, bound)
+        if len(part) > room:
             raise SettingsError(
-                f"basis: max_features = {max_features} leaves no room for orders below {top + 1} "
-                f"({n_species} species); raise it, or lower n_max and l_max"
+                f"basis: max_features = {max_features} leaves no room for correlation order {order + 1} with "
+                f"{n_species} species; raise it, or set n_max of that order to 0"
             )
+        parts.append(part)
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
