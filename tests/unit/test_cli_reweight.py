@@ -41,7 +41,7 @@ def test_table_and_json_agree(comitia, tmp_path):
         "reweight", "--potentials", "pots", "--observable", "obs:2", "--temperature", 300, "--units", "eV"
     )
     assert code == 0
-    content = json.loads((tmp_path / "obs:2.reweight.json").read_text())
+    content = json.loads((tmp_path / "obs_2.reweight.json").read_text())
     assert content["value"] == pytest.approx(np.mean(x**2), rel=1e-12)
     assert content["members"][1] == pytest.approx(content["value"], rel=1e-12)
     assert content["committee_error"] == pytest.approx(0.05, rel=0.15)
@@ -81,7 +81,7 @@ def test_output_of_a_path_integral_run(comitia, tmp_path):
         "reweight", "--potentials", "run.committee_pot_0", "--observable", "run.out:potential", "--temperature", 300
     )
     assert code == 0, err
-    content = json.loads((tmp_path / "run.out:potential{kelvin}.reweight.json").read_text())
+    content = json.loads((tmp_path / "run.out_potential_kelvin.reweight.json").read_text())
     assert content["unit"] == "eV"
     assert content["n_beads"] == 8
     assert content["n_frames"] == 100
@@ -91,6 +91,18 @@ def test_output_of_a_path_integral_run(comitia, tmp_path):
     )
     assert code == 0
     assert json.loads((tmp_path / "potentials.reweight.json").read_text())["n_frames"] == 200
+
+
+def test_an_approach_to_equilibrium_is_reported(comitia, tmp_path):
+    x, _ = write_tables(tmp_path)
+    np.savetxt(tmp_path / "obs", x + 30 * np.exp(-np.arange(2_000) / 100), fmt="%.17g")
+    call = ("reweight", "--potentials", "pots", "--units", "eV", "--observable", "obs", "--temperature", 300)
+    code, _, err = comitia(*call)
+    assert code == 0
+    skip = int(err.split("--skip ")[1])
+    assert 200 < skip < 900
+    code, _, err = comitia(*call, "--skip", skip)
+    assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,13 @@ def test_a_missing_bead_is_named(tmp_path, missing):
         bead_files(tmp_path / "run.committee_pot_1")
 
 
+def test_a_missing_bead_is_named_when_it_is_the_one_asked_for(tmp_path):
+    paths = write_beads(tmp_path, "run.committee_pot", np.arange(40), committee())
+    paths[0].unlink()
+    with pytest.raises(SeriesError, match=r"run\.committee_pot_0: 1 of the files of 4 beads missing"):
+        gather(str(paths[0]), "potentials", 300.0)
+
+
 def test_a_missing_last_bead_is_known_from_other_files(tmp_path):
     paths = write_beads(tmp_path, "run.committee_pot", np.arange(40), committee(n_beads=16))
     write_beads(tmp_path, "run.dipole", np.arange(40), committee(n_beads=16), quantity="dipole")
@@ -391,3 +398,53 @@ def test_a_table_without_numbers_and_a_property_file_without_frames(tmp_path):
         read_table(tmp_path / "absent")
     with pytest.raises(SeriesError, match="check the path"):
         bead_files(tmp_path / "absent_0")
+
+
+@pytest.mark.parametrize("kind", ["properties", "extras", "trajectory", "table"])
+def test_damaged_files_give_sentences_never_tracebacks(tmp_path, kind):
+    """Whatever happens to the bytes, a file is read or refused with `SeriesError`."""
+    path = tmp_path / "run.any_0.xyz"
+    if kind == "properties":
+        write_properties(path, {"step": np.arange(12), "cell_h": np.ones((12, 6)), "volume": np.arange(12.0)})
+        read = read_properties
+    elif kind == "extras":
+        write_extras(path, np.arange(12), committee(n_frames=12)[:, 0])
+        read = read_extras
+    elif kind == "table":
+        np.savetxt(path, np.arange(24.0).reshape(12, 2), header="one two")
+        read = read_table
+    else:
+        head = (
+            "2\n# CELL(abcABC):   9.0   9.0   9.0  90.0  90.0  90.0  Step: {:11d}  Bead:       0 {}  cell{{angstrom}}\n"
+        )
+        frame = "       H  1.00000e-01  0.00000e+00  5.00000e-02\n       H -1.00000e-01  5.00000e-02  0.00000e+00\n"
+        path.write_text("".join(head.format(step, "positions{angstrom}") + frame for step in range(12)))
+
+        def read(path):
+            return read_trajectory([path])
+
+    whole = path.read_bytes()
+    read(path)
+    rng = np.random.default_rng(4)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            place = int(rng.integers(len(damaged)))
+            action = rng.integers(4)
+            if action == 0:
+                damaged[place] = int(rng.integers(256))
+            elif action == 1:
+                del damaged[place : place + int(rng.integers(1, 40))]
+            elif action == 2:
+                damaged[place:place] = damaged[: int(rng.integers(1, 200))]
+            else:
+                damaged[place : place + 1] = rng.choice([b"-", b"9", b"e", b"\n", b"#", b" ", b"0"])
+            damaged = damaged or bytearray(b"x")
+        path.write_bytes(damaged)
+        try:
+            read(path)
+        except SeriesError as error:
+            refused += 1
+            assert str(path) in str(error)  # noqa: PT017 (either outcome is right)
+    assert refused > 10

@@ -1,5 +1,6 @@
 """`comitia reweight`: averages under every committee member, with their errors."""
 
+import re
 from pathlib import Path
 
 import click
@@ -64,7 +65,8 @@ def command(potentials, observable, temperature, units, method, driving, bias, s
         driving=frames.driving if isinstance(frames.driving, (str, int)) else frames.driving[skip:],
         bias=None if frames.bias is None else frames.bias[skip:],
     )
-    json_path = json_path or Path(f"{frames.label.replace('/', '_')}.reweight.json")
+    warnings = frames.warnings + _approach_to_equilibrium(frames.observable[skip:], skip)
+    json_path = json_path or Path(re.sub(r"[^\w.+-]+", "_", frames.label).strip("_") + ".reweight.json")
     content = average.as_dict(frames.unit) | {
         "reason": average.reason,
         "members": average.members,
@@ -77,13 +79,24 @@ def command(potentials, observable, temperature, units, method, driving, bias, s
         "temperature": temperature,
         "n_frames": n_frames,
         "n_beads": frames.n_beads,
-        "warnings": frames.warnings,
+        "warnings": warnings,
     }
     try:
         write_json(json_path, content)
     except OSError as error:
         raise SeriesError(f"{json_path}: cannot be written ({error.strerror}); choose another --json") from error
     _print(average, frames, content, json_path)
+
+
+def _approach_to_equilibrium(observable, skipped):
+    """A warning where leaving out the first frames would leave many more independent ones."""
+    from comitia.thermodynamics import equilibration, statistical_inefficiency
+
+    series = observable if observable.ndim == 1 else observable.mean(axis=1)
+    start, _, n_independent = equilibration(series)
+    if n_independent < 1.5 * len(series) / statistical_inefficiency(series):
+        return []
+    return [f"the first {start} frames look like the approach to equilibrium; try --skip {skipped + start}"]
 
 
 def _print(average, frames, content, json_path):
@@ -109,6 +122,6 @@ def _print(average, frames, content, json_path):
         members.add_row(str(k), f"{value:.8e}", f"{size:.1f}")
     console.print(members)
     console.print(f"{average.verdict}: {average.reason}")
-    for warning in frames.warnings:
+    for warning in content["warnings"]:
         click.echo(f"comitia: warning: {warning}", err=True)
     console.print(f"wrote {json_path}")

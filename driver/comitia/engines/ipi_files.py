@@ -72,6 +72,26 @@ def refuse_replica_exchange(path):
         )
 
 
+def _candidates(path):
+    """Files that may be those of the beads: by pattern, as siblings of one bead, or by the name without `_0`."""
+    if any(character in path.name for character in "*?["):
+        return sorted(Path(name) for name in glob.glob(str(path)))
+    suffix = path.suffix if path.suffix in (".xyz", ".extxyz") else ""
+    stems = [path.name.removesuffix(suffix)]
+    match = _BEAD.match(path.name)
+    if match:
+        stems.insert(0, match["stem"])
+    for stem in stems:
+        found = [
+            other
+            for other in sorted(path.parent.glob(f"{glob.escape(stem)}_*"))
+            if (fits := _BEAD.match(other.name)) and (fits["stem"], fits["suffix"]) == (stem, suffix)
+        ]
+        if found:
+            return found
+    return []
+
+
 def bead_files(path):
     """Files of all beads, bead 0 first, from any one of them, from the name without `_0`, or from a pattern.
 
@@ -91,22 +111,13 @@ def bead_files(path):
         if there is no such file, or the file of a bead is missing; the message names it.
     """
     path = Path(path)
-    match = _BEAD.match(path.name)
-    if any(character in path.name for character in "*?["):
-        candidates = sorted(Path(name) for name in glob.glob(str(path)))
-    else:
-        if match and path.exists():
-            stem, suffix = match["stem"], match["suffix"]
-        else:
-            suffix = path.suffix if path.suffix in (".xyz", ".extxyz") else ""
-            stem = path.name.removesuffix(suffix)
-        candidates = sorted(path.parent.glob(f"{glob.escape(stem)}_*{suffix}"))
-    files, width, stem = {}, 0, None
+    candidates = _candidates(path)
+    files, width, stem, suffix = {}, 0, None, None
     for candidate in candidates:
         match = _BEAD.match(candidate.name)
         if match is None:
             continue
-        if stem is not None and (match["stem"], match["suffix"]) != (stem, suffix):
+        if files and (match["stem"], match["suffix"]) != (stem, suffix):
             raise SeriesError(f"{path}: matches files of two quantities or runs ({stem}, {match['stem']}); name one")
         stem, suffix = match["stem"], match["suffix"]
         if width and len(match["bead"]) != width:

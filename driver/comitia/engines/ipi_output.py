@@ -176,10 +176,15 @@ def read_properties(path):
     if not rows:
         raise SeriesError(f"{path}: no frame was written; sample longer")
     table = numbers(path, rows, places)
-    if max(last for last, _ in headers.values()) != table.shape[1]:
+    described = 0
+    for first, (last, label) in sorted(headers.items()):
+        if first != described + 1 or last < first:
+            raise SeriesError(f"{path}: its header skips or repeats columns at {label}; the file is damaged")
+        described = last
+    if described != table.shape[1]:
         raise SeriesError(
-            f"{path}: its header names {max(last for last, _ in headers.values())} columns, its rows have "
-            f"{table.shape[1]}; do not join files of different runs"
+            f"{path}: its header describes {described} columns, its rows have {table.shape[1]}; "
+            "do not join files of different runs"
         )
     columns, steps = [], None
     for first, (last, label) in sorted(headers.items()):
@@ -188,6 +193,8 @@ def read_properties(path):
         factor, our_unit = conversion(name, unit[1] if unit else "")
         values = table[:, first - 1] if last == first else table[:, first - 1 : last]
         if name == "step":
+            if values.ndim > 1 or np.abs(values).max() > 1e15:
+                raise SeriesError(f"{path}: column {first} does not hold steps; the file is damaged")
             steps = np.rint(values).astype(np.int64)
         columns.append(Column(first, label, name, our_unit, values * factor))
     if steps is not None:
@@ -214,6 +221,8 @@ def read_extras(path):
             if len(steps) > len(rows):
                 raise SeriesError(f"{path}, line {place}: step {steps[-1]} has no numbers; remove that frame")
             quantity = quantity or match[1]
+            if len(match[2]) > 18:
+                raise SeriesError(f"{path}, line {place}: {match[2]} is not a step; the header is damaged")
             steps.append(int(match[2]))
         elif line.strip():
             if len(steps) != len(rows) + 1:

@@ -58,7 +58,12 @@ def _read_xyz(path, bead):
             cell_length, cell_unit = conversion("cell_h", comment[5] or "")
             if unit != "Å" or cell_unit != "Å":
                 raise SeriesError(f"{path}: holds {comment[3]} in {unit}, not positions; print positions{{angstrom}}")
-        steps[index], cells[index] = int(comment[1]), [float(word) for word in cell[1].split()]
+        try:
+            steps[index], cells[index] = int(comment[1]), [float(word) for word in cell[1].split()]
+        except (ValueError, OverflowError) as error:
+            raise SeriesError(f"{path}, line {index * size + 2}: {error}; the comment is damaged") from error
+        if not np.isfinite(cells[index]).all():
+            raise SeriesError(f"{path}, line {index * size + 2}: the cell is not finite; find out why the run diverged")
     rows = [line.split(maxsplit=1) for frame in frames for line in frame[2:]]
     places = [start * size + 3 + atom for start in range(n_frames) for atom in range(n_atoms)]
     coordinates = numbers(path, [row[1] if len(row) == 2 else "" for row in rows], places)

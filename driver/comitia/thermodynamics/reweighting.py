@@ -200,7 +200,7 @@ def reweight(observable, member_energies, temperature, method="cea", driving="me
     ensembles = MemberEnsembles(member_energies, temperature, method, driving, bias)
     observable = _checked_observable(observable, ensembles.n_frames, ensembles.n_members)
     members, influence = ensembles.averages(observable)
-    if np.ptp(observable) <= 1e-10 * np.abs(observable).max():
+    if np.ptp(observable) <= 1e-12 * np.abs(observable).max():
         return Average(
             members=members,
             mean=float(members.mean()),
