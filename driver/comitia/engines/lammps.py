@@ -81,7 +81,7 @@ class ExternalForces:
         except Exception as error:  # an exception must not cross into C; `run` raises it again
             self._failure = error
             forces[:n_local] = 0.0
-            lmp.command("timer timeout 0")
+            lmp.force_timeout()
 
     def _compute(self, lmp, step, n_local, tags, positions, forces):
         order = np.argsort(tags[:n_local])

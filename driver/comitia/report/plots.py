@@ -1,0 +1,116 @@
+"""Figures, drawn without a display; matplotlib is imported only here."""
+
+import numpy as np
+
+from comitia.files import write_atomic
+from comitia.units import KB
+
+COLOURS = ("#c1553b", "#1f4e79", "#5b8c5a", "#8a5a9e", "#b8892b")
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "xtick.direction": "out",
+    "ytick.direction": "out",
+}
+
+
+def _as_array(values):
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def _draw_profile(axes, profile, label, colour):
+    """One free-energy profile, meV, with its committee band and, outside it, the total one."""
+    x, value = np.array(profile["x"]), 1e3 * _as_array(profile["value"])
+    statistical = 1e3 * _as_array(profile["statistical_error"])
+    axes.plot(x, value, color=colour, lw=1.6, label=label)
+    committee = statistical
+    if profile["committee_error"] is not None:
+        committee = 1e3 * _as_array(profile["committee_error"])
+        axes.fill_between(x, value - committee, value + committee, color=colour, alpha=0.35, lw=0)
+    total = np.hypot(statistical, committee)
+    axes.fill_between(x, value - total, value + total, color=colour, alpha=0.15, lw=0)
+
+
+def _draw_profiles(axes, results, report):
+    for (name, profile), colour in zip(results["profiles"].items(), COLOURS, strict=False):
+        _draw_profile(axes, profile, report.labels.get(name, name), colour)
+    temperatures = {round(sample["temperature"], 3) for sample in results["samples"].values()}
+    if len(temperatures) == 1:
+        kt = 1e3 * KB * temperatures.pop()
+        axes.axhline(kt, color="0.6", lw=0.7, ls=":")
+        axes.annotate("kT", (1.0, kt), xycoords=("axes fraction", "data"), color="0.4", ha="right", va="bottom")
+    units = {profile["x_unit"] for profile in results["profiles"].values()}
+    axes.set_xlabel(report.labels.get("x", "collective variable") + (f" / {units.pop()}" if len(units) == 1 else ""))
+    axes.set_ylabel("free energy / meV")
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.legend(loc="upper center")
+
+
+def _draw_parity(axes, reference, predicted, title, unit, error):
+    axes.plot(reference, predicted, ".", ms=2.5, color=COLOURS[1], alpha=0.5, mew=0)
+    ends = [min(reference.min(), predicted.min()), max(reference.max(), predicted.max())]
+    axes.plot(ends, ends, color="0.5", lw=0.7, zorder=0)
+    axes.set_title(title)
+    axes.set_xlabel(f"reference / {unit}")
+    axes.set_ylabel(f"potential / {unit}")
+    axes.text(0.05, 0.93, error, transform=axes.transAxes, va="top")
+
+
+def _parity(energy_axes, forces_axes, structures, predictions):
+    """Energies (eV, from their own mean) and forces (eV/Å) of the hold-out."""
+    pairs = [(s, p) for s, p in zip(structures, predictions, strict=True) if s.energy is not None]
+    if pairs:
+        reference = np.array([s.energy for s, _ in pairs])
+        predicted = np.array([p.energy for _, p in pairs])
+        n_atoms = np.array([len(s.atoms) for s, _ in pairs])
+        rmse = 1e3 * np.sqrt(np.mean(((predicted - reference) / n_atoms) ** 2))
+        origin = reference.mean()
+        text = f"RMSE {rmse:.2f} meV/atom"
+        _draw_parity(energy_axes, reference - origin, predicted - origin, "hold-out energies", "eV", text)
+    pairs = [(s, p) for s, p in zip(structures, predictions, strict=True) if s.forces is not None]
+    if pairs:
+        reference = np.concatenate([s.forces.ravel() for s, _ in pairs])
+        predicted = np.concatenate([p.forces.ravel() for _, p in pairs])
+        rmse = 1e3 * np.sqrt(np.mean((predicted - reference) ** 2))
+        _draw_parity(forces_axes, reference, predicted, "hold-out forces", "eV/Å", f"RMSE {rmse:.1f} meV/Å")
+
+
+def study_figure(results, report, path, parity=None):
+    """Free-energy profiles of a study with their bands; beside them the potential against its reference.
+
+    Parameters
+    ----------
+    results : dict, the content of results.json
+    report : comitia.study.settings.Report
+    path : Path of the PNG
+    parity : (structures, predictions) of the hold-out, or None
+    """
+    import io
+
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.0, 4.2) if parity else (5.2, 4.2), dpi=160, layout="constrained")
+        FigureCanvasAgg(figure)
+        if parity:
+            grid = figure.add_gridspec(2, 2, width_ratios=[2.1, 1])
+            main = figure.add_subplot(grid[:, 0])
+            _parity(figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1]), *parity)
+        else:
+            main = figure.add_subplot()
+        if results["profiles"]:
+            _draw_profiles(main, results, report)
+        else:
+            main.set_axis_off()
+        if report.title:
+            main.set_title(report.title)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,45 @@
+"""Tables on the terminal."""
+
+from comitia.report.numbers import with_error
+
+
+def print_results(results, console=None):
+    """Print what results.json holds: one line for every average and every exact number."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = console or Console()
+    table = Table(title=f"{results['study']}" + (f", {results['setting']}" if results.get("setting") else ""))
+    table.add_column("observable")
+    for name in ("value", "statistical", "committee"):
+        table.add_column(name, justify="right")
+    table.add_column("unit")
+    table.add_column("samples", justify="right")
+    table.add_column("verdict")
+    colours = {"reliable": "green", "doubtful": "yellow", "unreliable": "red"}
+    for name, average in results["observables"].items():
+        errors = [average["statistical_error"], average["committee_error"]]
+        value, *texts = with_error(average["value"], errors)
+        verdict = average["verdict"]
+        table.add_row(
+            name,
+            value,
+            *texts,
+            average["unit"],
+            f"{average['effective_sample_size']:.0f}",
+            f"[{colours.get(verdict, 'white')}]{verdict}[/]",
+        )
+    for name, reference in results["references"].items():
+        table.add_row(name, f"{reference['value']:.5f}", "", "", reference["unit"], "", "exact")
+    console.print(table)
+    for name, reason in results.get("reasons", {}).items():
+        if results["observables"].get(name, {}).get("verdict") not in ("reliable", None):
+            console.print(f"  {name}: {reason}")
+    errors = results["model"]["errors"].get("test")
+    if errors:
+        console.print(f"  potential, {results['model']['n_members']} members, on the hold-out: {_errors(errors)}")
+
+
+def _errors(errors):
+    found = [(kind, errors[kind]) for kind in ("energy", "forces", "virial") if kind in errors]
+    return ", ".join(f"{kind} RMSE {error['rmse']:.3g} {error['unit']}" for kind, error in found)

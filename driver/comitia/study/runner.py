@@ -1,0 +1,242 @@
+"""The stages of a study, in order: fit → sample → reweight → report."""
+
+import json
+import platform
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from comitia import __version__
+from comitia.files import write_json
+from comitia.settings import convert
+from comitia.study.settings import read_study
+from comitia.study.simulations import read_run, read_simulation
+from comitia.study.stages import Ledger, digest, file_digest
+
+MODEL = "model.safetensors"
+RESULTS = "results.json"
+_MARKER = "sampling.json"  # in the folder of a sample: what the frames there were made from
+
+
+class StudyRun:
+    """One study with one setting, in one folder.
+
+    Parameters
+    ----------
+    path : STUDY.yaml
+    setting : name of a setting, by default the first
+    directory : folder of the results; by default one named after the setting, beside the study
+    restart : bool, do everything again
+    progress : bool
+    say : callable that shows a line of text
+    """
+
+    def __init__(self, path, setting=None, directory=None, restart=False, progress=True, say=print):
+        self.path = Path(path)
+        self.study, self.setting, self.fit_folder = read_study(path, setting)
+        self.folder = Path(directory) if directory is not None else self.path.parent / (self.setting or "results")
+        self.progress, self.say = progress, say
+        self.simulations = {
+            name: read_simulation(self.path.parent / sample.input) for name, sample in self.study.sample.items()
+        }
+        self.fit_settings = self._fit_settings()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if restart:
+            for stale in (self.folder / "stages.json", self.folder / RESULTS):
+                stale.unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "sample", ignore_errors=True)
+        self.ledger = Ledger(self.folder)
+
+    def _fit_settings(self):
+        from comitia.training import FitSettings
+
+        return convert(self.study.fit, FitSettings, f"{self.path}, fit")
+
+    def run(self):
+        """Every stage that is not done yet; the content of results.json."""
+        self._stage("fit", self._fit_inputs(), self._fit)
+        for name in self.study.sample:
+            self._stage(f"sample {name}", self._sample_inputs(name), lambda name=name: self._sample(name))
+        self._stage("reweight", self._reweight_inputs(), self._reweight)
+        self._stage("report", self._report_inputs(), self._report)
+        return json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))
+
+    def _stage(self, stage, made_from, work):
+        if self.ledger.is_current(stage, made_from):
+            self.say(f"{stage}: unchanged")
+            return
+        self.say(f"{stage} ...")
+        begin = time.monotonic()
+        self.ledger.finish(stage, made_from, work())
+        self.say(f"{stage}: done in {time.monotonic() - begin:.1f} s")
+
+    # ------------------------------------------------------------------ fit
+    def _fit_inputs(self):
+        from comitia.training.fit import find_input
+
+        settings = self.fit_settings
+        hold_outs = [hold_out for hold_out in (settings.validation, settings.test) if hold_out is not None]
+        names = [settings.data, *(hold_out.file for hold_out in hold_outs if hold_out.file)]
+        files = {name: file_digest(find_input(self.fit_folder, name)) for name in names}
+        return {"settings": msgspec.to_builtins(settings), "files": files, "version": __version__}
+
+    def _fit(self):
+        from comitia.training import fit
+
+        model = self.folder / MODEL
+        fit(self.fit_settings, directory=self.fit_folder, output=model, progress=self.progress)
+        return [model, model.with_suffix(".json")]
+
+    # --------------------------------------------------------------- sample
+    def _steps(self, name):
+        return self.study.sample[name].steps or self.simulations[name].total_steps
+
+    def _first_step(self, name):
+        equilibration = self.study.sample[name].equilibration
+        return self._steps(name) // 10 if equilibration is None else equilibration
+
+    def _sample_inputs(self, name):
+        simulation, sample = self.simulations[name], self.study.sample[name]
+        return {
+            "input": file_digest(simulation.path),
+            "files": [file_digest(path) for path in simulation.files],
+            "clients": sample.clients,
+            "threads": sample.threads,
+            "steps": self._steps(name),
+            "model": self.ledger.outputs("fit")[MODEL],
+        }
+
+    def _sample(self, name):
+        from comitia.engines.ipi import sample
+
+        folder, marker = self.folder / "sample" / name, self.folder / "sample" / name / _MARKER
+        made_from = self._sample_inputs(name)
+        steps = made_from.pop("steps")
+        same = digest(made_from)
+        try:
+            known = json.loads(marker.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            known = {}
+        if known.get("made_from") != same or known.get("steps", 0) > steps:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        write_json(marker, {"made_from": same, "steps": steps})
+        settings = self.study.sample[name]
+        sample(
+            self.simulations[name].path,
+            self.folder / MODEL,
+            clients=settings.clients,
+            n_threads=settings.threads,
+            directory=folder,
+            total_steps=steps,
+            progress=self.progress,
+        )
+        return [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != _MARKER]
+
+    # ------------------------------------------------------------- reweight
+    def _reweight_inputs(self):
+        samples = {name: self.ledger.outputs(f"sample {name}") for name in self.study.sample}
+        return {
+            "samples": samples,
+            "observables": msgspec.to_builtins(self.study.observables),
+            "first_steps": {name: self._first_step(name) for name in self.study.sample},
+            "reweight": msgspec.to_builtins(self.study.reweight),
+            "model": self.ledger.outputs("fit"),
+            "version": __version__,
+        }
+
+    def _reweight(self):
+        from comitia.potential import load
+        from comitia.study.observables import averages
+
+        potential = load(self.folder / MODEL)
+        runs = {
+            name: read_run(name, self.simulations[name], self.folder / "sample" / name, self._first_step(name))
+            for name in self.study.sample
+        }
+        found = averages(self.study, runs, potential)
+        results = {
+            "study": self.path.name,
+            "setting": self.setting,
+            **found,
+            "samples": {
+                name: {
+                    "temperature": run.temperature,
+                    "n_beads": run.n_beads,
+                    "n_frames": len(run.steps),
+                    "first_step": int(run.steps[0]),
+                    "last_step": int(run.steps[-1]),
+                }
+                for name, run in runs.items()
+            },
+            "model": self._model(potential),
+            "versions": _versions(),
+        }
+        write_json(self.folder / RESULTS, results)
+        return [self.folder / RESULTS]
+
+    def _model(self, potential):
+        report = json.loads((self.folder / MODEL).with_suffix(".json").read_text(encoding="utf-8"))
+        return {
+            "file": MODEL,
+            "sha256": self.ledger.outputs("fit")[MODEL],
+            "n_members": potential.n_members,
+            "alpha_energy": potential.alpha_energy,
+            "alpha_forces": potential.alpha_forces,
+            "features": report["features"],
+            "errors": report["errors"],
+        }
+
+    # --------------------------------------------------------------- report
+    def _report_inputs(self):
+        return {
+            "results": self.ledger.outputs("reweight"),
+            "report": msgspec.to_builtins(self.study.report),
+            "version": __version__,
+        }
+
+    def _report(self):
+        from comitia.report.plots import study_figure
+
+        results = json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))
+        figure = self.folder / "figure.png"
+        study_figure(results, self.study.report, figure, self._parity())
+        return [figure]
+
+    def _parity(self):
+        """Reference and predicted energies and forces of the test structures, or None where there are none."""
+        from comitia.potential import load
+        from comitia.structures import read_structures
+        from comitia.training.fit import find_input
+
+        test = self.fit_settings.test
+        if test is None or test.file is None:
+            return None
+        structures = read_structures(find_input(self.fit_folder, test.file), self.fit_settings.keys)
+        predictions = load(self.folder / MODEL).compute([structure.atoms for structure in structures])
+        return structures, predictions
+
+
+def _versions():
+    packages = {"comitia": __version__, "python": platform.python_version()}
+    for name in ("ase", "ipi", "numpy", "scipy"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return packages
+
+
+def run_study(path, setting=None, directory=None, restart=False, progress=True, say=print):
+    """Run what is left of a study; see `StudyRun` for the parameters.
+
+    Returns
+    -------
+    results : dict, the content of results.json
+    folder : Path that holds it
+    """
+    study = StudyRun(path, setting, directory, restart, progress, say)
+    return study.run(), study.folder

@@ -1,0 +1,60 @@
+"""Which stages are done: each is remembered with what it was made from, and skipped while that has not changed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from comitia.errors import StructureError
+from comitia.files import to_json, write_json
+
+
+def file_digest(path):
+    """SHA-256 of a file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StructureError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+
+
+def digest(content):
+    """SHA-256 of nested dictionaries, lists and numbers, whatever the order of the keys."""
+    return hashlib.sha256(json.dumps(json.loads(to_json(content)), sort_keys=True).encode()).hexdigest()
+
+
+class Ledger:
+    """The stages of a study that are done, kept in `stages.json` of its folder.
+
+    Parameters
+    ----------
+    folder : Path, of the study's results; outputs are named relative to it
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.path = self.folder / "stages.json"
+        try:
+            self.stages = json.loads(self.path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            self.stages = {}  # nothing done yet, or a damaged ledger: everything is done again
+
+    def is_current(self, stage, made_from):
+        """Whether the stage was finished from these very inputs and its outputs are still what it wrote."""
+        known = self.stages.get(stage)
+        if known is None or known["made_from"] != digest(made_from):
+            return False
+        outputs = known["outputs"].items()
+        return all((self.folder / name).is_file() and file_digest(self.folder / name) == h for name, h in outputs)
+
+    def finish(self, stage, made_from, outputs):
+        """Remember a finished stage; `outputs` are paths of files inside the folder."""
+        names = [Path(path).relative_to(self.folder).as_posix() for path in outputs]
+        self.stages[stage] = {
+            "made_from": digest(made_from),
+            "outputs": {name: file_digest(self.folder / name) for name in names},
+        }
+        write_json(self.path, self.stages)
+
+    def outputs(self, stage):
+        """Name and digest of every output of a finished stage: what the next stage is made from."""
+        return self.stages[stage]["outputs"]
