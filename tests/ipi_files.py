@@ -41,3 +41,9 @@ def write_restart(folder, prefix="run", n_beads=1, temperature=300.0, extra=""):
         f"         <temperature>  {temperature * 3.1668152e-06:.16e}</temperature>\n      </ensemble>\n"
         f"      <beads natoms='2' nbeads='{n_beads}'>\n      </beads>\n   </system>\n</simulation>\n"
     )
+
+
+def committee(n_frames=40, n_beads=4, n_members=3, seed=1):
+    """Member energies of every bead around -17 hartree, (n_frames, n_beads, n_members)."""
+    rng = np.random.default_rng(seed)
+    return -17 + 1e-3 * rng.normal(size=(n_frames, n_beads, n_members))

@@ -234,6 +234,20 @@ def test_few_independent_frames_are_not_called_reliable():
     assert average.verdict != "reliable"
 
 
+def test_the_truth_lies_inside_the_interval():
+    """Truth and members are drawn alike; the interval holds it as often as it says."""
+    x = correlated_oscillator(1_000, 400, seed=30)
+    rng = np.random.default_rng(31)
+    inside = 0
+    for repeat in range(400):
+        truth, changes = 0.05 * rng.normal(), 0.05 * rng.normal(size=6)
+        square = x[:, repeat] ** 2 / (1 + changes.mean())
+        average = reweight(square, 0.5 * KT * (1 + changes) * square[:, None], TEMPERATURE)
+        width = np.hypot(average.committee_interval(), 1.96 * average.statistical_error)
+        inside += abs(average.mean - 1 / (1 + truth)) < width
+    assert abs(inside / 400 - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 400)
+
+
 def test_one_member():
     square, energies = oscillator(1_000, seed=16)
     average = reweight(square, energies[:, :1], TEMPERATURE)
@@ -306,7 +320,7 @@ EDGES = np.linspace(-2, 2, 21)
 def test_profile_of_an_oscillator():
     """F_k(x) = (1 + c_k) x^2/2 kT + constant: the band is that of the normalised density, zero nowhere by fiat."""
     rng = np.random.default_rng(21)
-    x = rng.normal(size=100_000)
+    x = rng.normal(size=30_000)
     changes = np.array([-0.1, 0.1])
     energies = 0.5 * KT * (1 + changes) * (x**2)[:, None]
     found = profile(x, EDGES, energies, TEMPERATURE, method="direct")

@@ -1,5 +1,6 @@
-"""Averages with their errors: reweighting to every committee member, correlated data, free-energy profiles."""
+"""Averages with their errors: reweighting to every committee member, correlated data, free energies."""
 
+from comitia.thermodynamics.perturbation import FreeEnergyDifference, perturb
 from comitia.thermodynamics.profiles import Profile, profile
 from comitia.thermodynamics.reweighting import Average, reweight
 from comitia.thermodynamics.time_series import (
@@ -11,10 +12,12 @@ from comitia.thermodynamics.time_series import (
 
 __all__ = [
     "Average",
+    "FreeEnergyDifference",
     "Profile",
     "blocked_errors",
     "equilibration",
     "error_of_mean",
+    "perturb",
     "profile",
     "reweight",
     "statistical_inefficiency",

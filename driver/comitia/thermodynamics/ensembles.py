@@ -144,6 +144,20 @@ class MemberEnsembles:
         r"""Standard deviation over frames of :math:`\beta\delta_k`, an (n_members,) array."""
         return self.beta * np.sqrt(self.frame_weights @ self.deviation**2)
 
+    def exponential_average(self):
+        r""":math:`\ln\langle e^{-\beta(\delta_k - \langle\delta_k\rangle)}\rangle`, and what each frame contributes.
+
+        Returns
+        -------
+        logarithm : (n_members,) array
+        influence : (n_frames, n_members) array, of the logarithm to first order
+        """
+        log_weights = np.log(self.frame_weights)[:, None] - self.beta * self.deviation
+        largest = log_weights.max(axis=0)
+        logarithm = largest + np.log(np.exp(log_weights - largest).sum(axis=0))
+        share = self.n_frames * self.frame_weights[:, None]
+        return logarithm, share * (np.exp(-self.beta * self.deviation - logarithm) - 1)
+
     def cumulants_agree(self):
         r"""Whether :math:`-\ln\langle e^{-\beta\delta}\rangle` equals its second cumulant within two errors.
 
@@ -155,16 +169,34 @@ class MemberEnsembles:
         (n_members,) boolean array
         """
         reduced = self.beta * self.deviation
-        log_weights = np.log(self.frame_weights)[:, None] - reduced
-        largest = log_weights.max(axis=0)
-        log_mean = largest + np.log(np.exp(log_weights - largest).sum(axis=0))
         variance = self.frame_weights @ reduced**2
-        difference = -log_mean + variance / 2
+        logarithm, exponential = self.exponential_average()
         share = self.n_frames * self.frame_weights[:, None]
-        exponential = share * (np.exp(-reduced - log_mean) - 1)
         second = share * (reduced - (reduced**2 - variance) / 2)
         error = error_of_mean(-exponential - second)
-        return np.abs(difference) <= 2 * error + 1e-12
+        return np.abs(-logarithm + variance / 2) <= 2 * error + 1e-12
+
+    def overlap_verdict(self, sample_size):
+        """Verdict on weights that are exponentials, and its reason.
+
+        Parameters
+        ----------
+        sample_size : (n_members,) array, from `effective_sample_size`
+
+        Returns
+        -------
+        verdict : "reliable", "doubtful" or "unreliable"
+        reason : str
+        """
+        smallest, widest = sample_size.min(), self.spread().max()
+        reason = f"the smallest effective sample size is {smallest:.3g}, the largest spread of beta dV is {widest:.2g}"
+        if smallest >= 50 and widest <= 1:
+            return "reliable", reason
+        if smallest >= 20 and widest <= 2.5:
+            if self.cumulants_agree().all():
+                return "doubtful", reason
+            return "unreliable", f"{reason}, and exponential and second cumulant disagree"
+        return "unreliable", reason
 
 
 def committee_error(members, influence):

@@ -116,18 +116,6 @@ def _judge_expansion(second_order, error):
     return verdict, f"the second-order term of the expansion is {ratio:.2g} of the committee error"
 
 
-def _judge_weights(ensembles, sample_size):
-    smallest, widest = sample_size.min(), ensembles.spread().max()
-    reason = f"the smallest effective sample size is {smallest:.3g}, the largest spread of beta dV is {widest:.2g}"
-    if smallest >= 50 and widest <= 1:
-        return "reliable", reason
-    if smallest >= 20 and widest <= 2.5:
-        if ensembles.cumulants_agree().all():
-            return "doubtful", reason
-        return "unreliable", f"{reason}, and exponential and second cumulant disagree"
-    return "unreliable", reason
-
-
 def _worse(first, second):
     return max(first, second, key=lambda judgement: VERDICTS.index(judgement[0]))
 
@@ -135,7 +123,7 @@ def _worse(first, second):
 def _judgement(ensembles, observable, sample_size, independent_frames, error, resolved):
     """Verdict and its reason: the worst of everything that speaks against the average."""
     if ensembles.method == "direct":
-        judgement = _judge_weights(ensembles, sample_size)
+        judgement = ensembles.overlap_verdict(sample_size)
     elif error is not None:
         judgement = _judge_expansion(_second_order(ensembles, observable), error)
     else:
