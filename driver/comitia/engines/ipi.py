@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import shutil
 import sys
 import sysconfig
@@ -28,9 +29,11 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.1  # s between two looks at the children
 STOP_TIMEOUT = 15.0  # s for i-PI to write RESTART and end, and for clients to follow
+FAILED_STOP_TIMEOUT = 3.0  # s for the same where something has failed
 FAREWELL_TIMEOUT = 20.0  # s for one side to end after the other did
 STALL_TIMEOUT = 600.0  # s without a step and without work of a client
 CONNECT_TIMEOUT = 120.0  # s for a client to find i-PI
+SOCKETS = "comitia-"  # start of the name of a folder of sockets, followed by our process id
 ERROR_OF_CODE = {3: ModelError, 5: UncertaintyError, 6: NumericalError}
 
 
@@ -52,12 +55,20 @@ def find_ipi():
     return Path(found)
 
 
+def _remove_orphaned_sockets():
+    """Remove the socket folders of runs that were killed before they could."""
+    for folder in Path("/tmp").glob(f"{SOCKETS}*-*"):
+        pid = folder.name.removeprefix(SOCKETS).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class _Run:
     """i-PI and its clients while they run; whatever happens, `stop` leaves nothing of them."""
 
     def __init__(self, folder, stall):
         self.folder, self.stall = folder, stall
-        self.sockets = Path(tempfile.mkdtemp(prefix="comitia-", dir="/tmp" if Path("/tmp").is_dir() else None))
+        self.sockets = Path(tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-", dir="/tmp"))  # 0700, a short path
         self.ipi, self.clients = None, []
         self._clients_gone_at = None
         self._sign_of_life = time.monotonic(), None
@@ -127,17 +138,17 @@ class _Run:
             )
 
     def farewell(self):
-        """After i-PI ended: wait for the clients, who have been told or see the end of their stream."""
+        """After i-PI ended in order: wait for the clients, who have been told."""
         deadline = time.monotonic() + FAREWELL_TIMEOUT
         for client in self.clients:
             client.wait(max(0.0, deadline - time.monotonic()))
 
-    def stop(self):
-        """End whatever still runs, and remove the sockets."""
+    def stop(self, timeout):
+        """End whatever still runs, by force after `timeout` seconds, and remove the sockets."""
         try:
             if self.ipi is not None:
-                self.ipi.stop(STOP_TIMEOUT)
-            stop_all(self.clients, STOP_TIMEOUT)
+                self.ipi.stop(timeout)
+            stop_all(self.clients, timeout)
         finally:
             shutil.rmtree(self.sockets, ignore_errors=True)
             run_folder.remove_exit_file(self.folder, "found at the end")
@@ -172,10 +183,16 @@ def _prepared(run, state, folder, total_steps):
 
 
 def _outcome(folder, total_steps, ipi, counted):
-    """(step reached, whether the run is finished); a run is finished at total_steps or when i-PI says so."""
+    """(step reached, whether the run is finished).
+
+    A run is finished at total_steps, or when i-PI says so, as it does after a minimisation; it says the same after
+    an EXIT file or at its time limit.
+    """
     path = folder / run_folder.RESTART
     step = IpiInput(path).step if path.exists() else counted
-    return step, step >= total_steps or "I-PI reports success" in ipi.said()
+    said = "" if ipi is None else ipi.said()
+    cut_short = "EXIT file detected" in said or "ime expired" in said
+    return step, step >= total_steps or ("I-PI reports success" in said and not cut_short)
 
 
 def sample(
@@ -217,6 +234,7 @@ def sample(
     """
     import comitia
 
+    _remove_orphaned_sockets()
     run = IpiInput(input_path)
     if not run.sockets:
         raise SettingsError(f"{input_path}: has no <ffsocket>, so there is nobody to send forces to")
@@ -273,15 +291,15 @@ def _sample(folder, run, prepared, options, report, progress, stall):
             while children.check(step := counter.step()):
                 shown.update(step)
                 children.ipi.wait(LOOK_EVERY)
+            if children.ipi.exit_code != 0:
+                raise PeerError(
+                    f"i-PI ended with code {children.ipi.exit_code}: {children.ipi.last_line()} "
+                    f"(see {children.ipi.log_path})"
+                )
             children.farewell()
             children.check(step)
             report["step"], finished = _outcome(folder, total_steps, children.ipi, shown.step)
             shown.update(report["step"])
-        if children.ipi.exit_code != 0:
-            raise PeerError(
-                f"i-PI ended with code {children.ipi.exit_code}: {children.ipi.last_line()} "
-                f"(see {children.ipi.log_path})"
-            )
         status = "finished" if finished else "stopped"
         if not finished:
             raise PeerError(
@@ -295,7 +313,7 @@ def _sample(folder, run, prepared, options, report, progress, stall):
         status, reason = "stopped", "by a signal"
         raise
     finally:
-        children.stop()
+        children.stop(FAILED_STOP_TIMEOUT if status == "failed" else STOP_TIMEOUT)
         with contextlib.suppress(SettingsError):
             report["step"], _ = _outcome(folder, total_steps, children.ipi, report["step"])
         seconds = time.monotonic() - begin

@@ -1,0 +1,181 @@
+"""`comitia sample` with real i-PI: it stops, goes on, knows when it is done, and leaves nothing behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import crystal, small_model, write_ipi_xyz
+from numpy.testing import assert_allclose
+
+INPUTS = Path(__file__).resolve().parents[2] / "inputs"
+FOR_EVER = 10_000_000  # steps
+PATIENCE = 60  # s for what takes two
+
+
+started = []
+
+
+def sockets(process):
+    """Folders of sockets of a run."""
+    return list(Path("/tmp").glob(f"comitia-{process.pid}-*"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with all that a run of 64 atoms needs."""
+    small_model().save(tmp_path / "model.safetensors")
+    write_ipi_xyz(tmp_path / "init.xyz", crystal(seed=1))
+    (tmp_path / "nve.xml").write_text((INPUTS / "nve.xml").read_text())
+    started.clear()
+    yield tmp_path
+    assert not [path for process in started for path in sockets(process)]
+    assert not (tmp_path / "EXIT").exists()
+
+
+def start(folder, *options, steps=FOR_EVER):
+    command = [sys.executable, "-m", "comitia.cli", "sample", "nve.xml", "--model", "model.safetensors"]
+    process = subprocess.Popen(
+        [*command, "--threads", "1", "--steps", str(steps), *options],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    started.append(process)
+    return process
+
+
+def finish(process):
+    """(exit code, all that was said)."""
+    said, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, said
+
+
+def steps(folder):
+    path = folder / "nve.out"
+    return [int(float(line.split()[0])) for line in path.read_text().splitlines() if not line.startswith("#")]
+
+
+def wait_for_step(folder, step, process):
+    """Wait until i-PI has written `step`."""
+    deadline = time.monotonic() + PATIENCE
+    while not (folder / "nve.out").exists() or max(steps(folder), default=-1) < step:
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < deadline, "no steps"
+        time.sleep(0.05)
+
+
+def report(folder):
+    return json.loads((folder / "sample.json").read_text())
+
+
+def child(process, word):
+    """Process id of the child of `process` whose command line holds `word`."""
+    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        if word in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+            return int(pid)
+    raise AssertionError(f"no child {word}")
+
+
+def test_a_stopped_run_goes_on_without_a_gap_and_ends_as_if_never_stopped(folder, tmp_path_factory):
+    process = start(folder)
+    wait_for_step(folder, 10, process)
+    process.terminate()
+    code, _ = finish(process)
+    assert code == 128 + signal.SIGTERM
+    assert report(folder)["status"] == "stopped"
+    reached = report(folder)["step"]
+    assert reached >= 10
+
+    total = reached + 15
+    code, said = finish(start(folder, steps=total))
+    assert code == 0, said
+    assert report(folder)["status"] == "finished"
+    assert report(folder)["restarted_from"] == reached
+    assert steps(folder) == list(range(total + 1))
+    code, said = finish(start(folder, steps=total))  # finished, and not merely ended
+    assert code == 0
+    assert f"finished: step {total} of {total}" in said
+    assert steps(folder) == list(range(total + 1))
+
+    whole = tmp_path_factory.mktemp("whole")
+    for name in ("model.safetensors", "init.xyz", "nve.xml"):
+        (whole / name).write_bytes((folder / name).read_bytes())
+    assert finish(start(whole, steps=total))[0] == 0
+    assert_allclose(np.loadtxt(folder / "nve.out"), np.loadtxt(whole / "nve.out"), rtol=1e-9, atol=1e-12)
+
+    (folder / "nve.xml").write_text((folder / "nve.xml").read_text().replace("> 1.0 </timestep", "> 0.5 </timestep"))
+    code, said = finish(start(folder))
+    assert code == 3
+    assert "written by another input" in said
+    assert steps(folder) == list(range(total + 1))
+
+
+def test_an_interrupt_is_an_orderly_stop(folder):
+    process = start(folder)
+    wait_for_step(folder, 3, process)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 128 + signal.SIGINT
+    assert (folder / "RESTART").exists()
+
+
+def test_an_exit_file_is_not_the_end_of_the_run(folder):
+    (folder / "EXIT").touch()  # left by somebody: it must not stop this run at once
+    process = start(folder)
+    wait_for_step(folder, 3, process)
+    second = start(folder)  # nobody else may write in this folder
+    assert finish(second)[0] == 3
+    (folder / "EXIT").touch()
+    code, said = finish(process)
+    assert code == 4
+    assert "same command again to go on" in said
+    assert report(folder)["status"] == "stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_client_that_dies_or_hangs_ends_the_run(folder, number):
+    process = start(folder, "--stall", "3")
+    wait_for_step(folder, 3, process)
+    os.kill(child(process, "serve"), number)
+    code, said = finish(process)
+    assert code == 4
+    assert ("force client ended" if number == signal.SIGKILL else "hangs") in said
+    assert report(folder)["status"] == "failed"
+
+
+def test_i_pi_that_dies_ends_the_run(folder):
+    process = start(folder)
+    wait_for_step(folder, 3, process)
+    os.kill(next(pid for pid in _children(process) if pid != child(process, "serve")), signal.SIGKILL)
+    code, said = finish(process)
+    assert code == 4
+    assert re.search(r"i-PI ended with code|force client ended", said)
+
+
+def _children(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def test_nothing_survives_a_command_that_is_killed(folder):
+    process = start(folder)
+    wait_for_step(folder, 3, process)
+    process.kill()
+    finish(process)  # the leak guard of this folder sees the processes that are left
+    code, said = finish(start(folder, steps=0))  # the next run clears the sockets away
+    assert code == 0, said
+
+
+def test_what_i_pi_refuses_is_said(folder):
+    (folder / "nve.xml").write_text((folder / "nve.xml").read_text().replace("mode='nve'", "mode='nvx'"))
+    code, said = finish(start(folder))
+    assert code == 4
+    assert "i-PI ended with code 1" in said
+    assert "nvx" in said
+    assert "Traceback" not in said
