@@ -1,12 +1,14 @@
 """Reweighting against closed forms: classical and path-integral harmonic oscillators, and their error bars."""
 
+import json
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 import comitia
 from comitia.errors import NumericalError, SeriesError, UsageError
-from comitia.thermodynamics import profile, reweight
+from comitia.thermodynamics import reweight
 from comitia.units import HARTREE, KB
 
 TEMPERATURE = 300.0
@@ -77,6 +79,25 @@ def test_path_integral_kinetic_energy_needs_member_estimators():
     assert wrong.members[1] - wrong.mean == pytest.approx(-0.0038, abs=3e-4)
     assert right.members[1] - exact[0] == pytest.approx(0.0059, abs=4 * right.statistical_error + 2e-4)
     assert np.all(np.abs(right.members - exact[1:]) < 4 * right.statistical_error + 2e-4)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("n_beads", [1, 8, 32])
+def test_path_integral_averages_equal_the_closed_form(shared_data, n_beads):
+    """<V> and <K> of an oscillator of 3500 cm^-1 at 300 K; its members differ only by constants."""
+    content = json.loads((shared_data / "pimd_analytic" / "harmonic_oscillator_PIMD.json").read_text())["w3500_T300"]
+    quantum = 3500 * 4.556335e-6 * HARTREE
+    energies, mean_estimator, _, _, _ = ring_polymer(20_000, 25, n_beads=n_beads, beta=quantum / KT, change=0.0)
+    member_energies = quantum * energies + np.array([0.0, 0.3])
+    exact = content["P"][str(n_beads)]
+    potential = reweight(quantum * energies, member_energies, TEMPERATURE)
+    assert abs(potential.mean - exact["V_hartree"] * HARTREE) < 4 * potential.statistical_error
+    kinetic = reweight(quantum * mean_estimator, member_energies, TEMPERATURE)
+    if n_beads == 1:
+        assert kinetic.verdict == "exact"
+        assert kinetic.mean == pytest.approx(exact["K_virial_hartree"] * HARTREE, rel=1e-5)
+    else:
+        assert abs(kinetic.mean - exact["K_virial_hartree"] * HARTREE) < 4 * kinetic.statistical_error
 
 
 def correlated_oscillator(n_frames, n_repeats, seed, persistence=0.8):
@@ -312,76 +333,3 @@ def test_bad_input_is_named(change, error, words):
     arguments = {"observable": square, "member_energies": energies, "temperature": TEMPERATURE} | change
     with pytest.raises(error, match=words):
         reweight(**arguments)
-
-
-EDGES = np.linspace(-2, 2, 21)
-
-
-def test_profile_of_an_oscillator():
-    """F_k(x) = (1 + c_k) x^2/2 kT + constant: the band is that of the normalised density, zero nowhere by fiat."""
-    rng = np.random.default_rng(21)
-    x = rng.normal(size=30_000)
-    changes = np.array([-0.1, 0.1])
-    energies = 0.5 * KT * (1 + changes) * (x**2)[:, None]
-    found = profile(x, EDGES, energies, TEMPERATURE, method="direct")
-    for k, change in enumerate(changes):
-        exact = 0.5 * KT * (1 + change) * found.x**2
-        difference = found.members[k] - exact
-        difference -= np.average(difference, weights=found.density)
-        assert np.all(np.abs(difference) < 4 * found.statistical_error + 0.004 * KT)
-    assert found.value.min() == 0
-    # members differ by kT (c x^2 - ln(1 + c))/2 when each density has integral one over the bins
-    expected = np.abs(found.members[1] - found.members[0]) / np.sqrt(2)
-    assert_allclose(found.committee_error, expected, atol=3e-3 * KT)
-    expansion = profile(x, EDGES, energies, TEMPERATURE)
-    assert_allclose(expansion.members, found.members, atol=0.02 * KT)
-
-
-def test_profile_pools_beads_and_can_be_symmetrised():
-    rng = np.random.default_rng(22)
-    samples = rng.normal(size=(5_000, 8))
-    energies = KT * rng.normal(scale=0.05, size=(5_000, 3))
-    found = profile(samples, EDGES, energies, TEMPERATURE, symmetric=True)
-    assert_allclose(found.value, found.value[::-1], atol=1e-12)
-    assert_allclose(found.statistical_error, found.statistical_error[::-1], atol=1e-12)
-    plain = profile(samples, EDGES, energies, TEMPERATURE)
-    assert np.all(found.statistical_error[3:-3] < 1.1 * plain.statistical_error[3:-3])
-    assert_allclose(np.sum(found.density * np.diff(EDGES)), 1, rtol=1e-12)
-    histogram, _ = np.histogram(samples, EDGES, density=True)
-    assert_allclose(plain.density, histogram, rtol=1e-10)
-
-
-def test_profile_statistical_error_covers():
-    rng = np.random.default_rng(23)
-    edges = np.array([-1.5, -0.5, 0.5, 1.5])
-    from scipy.stats import norm
-
-    probability = np.diff(norm.cdf(edges))
-    exact = -KT * np.log(probability)
-    z = []
-    for _ in range(200):
-        x = rng.normal(size=1_000)
-        found = profile(x, edges, np.zeros((1_000, 2)), TEMPERATURE)
-        difference = (found.value - exact) - (found.value - exact) @ probability / probability.sum()
-        z.append(difference / found.statistical_error)
-    assert np.all(np.abs(np.mean(z, axis=0)) < 0.35)
-    assert np.all((np.std(z, axis=0) > 0.85) & (np.std(z, axis=0) < 1.15))
-
-
-def test_empty_bins_are_null():
-    x = np.random.default_rng(24).uniform(0, 1, size=200)
-    found = profile(x, np.linspace(-1, 1, 5), np.zeros((200, 1)), TEMPERATURE)
-    content = found.as_dict()
-    assert content["value"][:2] == [None, None]
-    assert content["committee_error"] is None
-    assert found.value[2:].min() == 0
-
-
-def test_profile_refuses_bins_that_make_no_sense():
-    x = np.zeros(50)
-    with pytest.raises(UsageError, match="increasing"):
-        profile(x, [1.0, 0.0], np.zeros((50, 1)), TEMPERATURE)
-    with pytest.raises(UsageError, match="symmetric"):
-        profile(x, [0.0, 1.0], np.zeros((50, 1)), TEMPERATURE, symmetric=True)
-    with pytest.raises(SeriesError, match="no sample"):
-        profile(x, [1.0, 2.0], np.zeros((50, 1)), TEMPERATURE)

@@ -254,7 +254,7 @@ def _check_driving(energies, checked, path):
     """The potential that i-PI printed must move with the mean of the members, if that is what drove the run."""
     mean = energies.values.mean(axis=1)
     difference = checked.values - mean
-    allowed = 1e-3 * mean.std() + 1e-6 * np.abs(mean).max() + 1e-9
+    allowed = 1e-3 * mean.std() + 1e-7 * np.abs(mean).max() + 1e-9
     if difference.std() > allowed:
         raise SeriesError(
             f"{path}: its potential is not the mean of the members (they differ by {difference.std():.2g} eV rms); "

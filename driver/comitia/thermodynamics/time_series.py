@@ -1,6 +1,7 @@
 """Correlated time series: statistical inefficiency, error of a mean, blocking, and where equilibrium begins."""
 
 import numpy as np
+from scipy.fft import irfft, next_fast_len, rfft
 
 from comitia.errors import NumericalError, SeriesError
 
@@ -40,15 +41,14 @@ def as_series(values, name):
 
 
 def _autocorrelation(series):
-    """Normalised autocorrelation of every column; 0 where a column does not move. (n_frames, n_series)."""
+    """Normalised autocorrelation of one series, (n_frames,); 0 where it does not move."""
     n_frames = len(series)
-    fluctuation = series - series.mean(axis=0)
-    length = 1 << (2 * n_frames - 1).bit_length()
-    spectrum = np.fft.rfft(fluctuation, n=length, axis=0)
-    covariance = np.fft.irfft(np.abs(spectrum) ** 2, n=length, axis=0)[:n_frames] / n_frames
-    variance = covariance[0]
-    moves = variance > (1e-14 * np.abs(series).max(axis=0)) ** 2
-    return np.divide(covariance, variance, out=np.zeros_like(covariance), where=moves)
+    fluctuation = series - series.mean()
+    length = next_fast_len(2 * n_frames, real=True)
+    covariance = irfft(np.abs(rfft(fluctuation, n=length)) ** 2, n=length)[:n_frames] / n_frames
+    if covariance[0] <= (1e-14 * np.abs(series).max()) ** 2:
+        return np.zeros(n_frames)
+    return covariance / covariance[0]
 
 
 def statistical_inefficiency(series):
@@ -71,13 +71,14 @@ def statistical_inefficiency(series):
     C. J. Geyer, Statist. Sci. 7, 473 (1992), doi:10.1214/ss/1177011137.
     """
     series = as_series(series, "the time series")
+    if series.ndim > 1:  # one at a time: the transforms of all together would need much memory
+        return np.array([statistical_inefficiency(column) for column in series.T])
     n_frames = len(series)
-    rho = _autocorrelation(series.reshape(n_frames, -1))
+    rho = _autocorrelation(series)
     pairs = rho[0 : n_frames - 1 : 2] + rho[1:n_frames:2]
-    positive = np.logical_and.accumulate(pairs > 0, axis=0)
-    decreasing = np.minimum.accumulate(pairs, axis=0)
-    inefficiency = np.clip(-1 + 2 * np.sum(decreasing, axis=0, where=positive), 1, n_frames / 2)
-    return float(inefficiency[0]) if series.ndim == 1 else inefficiency
+    ends = np.flatnonzero(pairs <= 0)
+    positive = pairs[: ends[0]] if len(ends) else pairs
+    return float(np.clip(-1 + 2 * np.minimum.accumulate(positive).sum(), 1, n_frames / 2))
 
 
 def error_of_mean(series):
