@@ -1,0 +1,442 @@
+/* Energy, forces, virial, features and their derivatives of a small model against differences, and against each
+ * other along every way through the kernels. */
+#include "evaluate.h"
+
+#include <omp.h>
+
+#include "model.h"
+
+enum { N_MAX = 24 };
+
+typedef struct {
+    size_t n_atoms;
+    int32_t species[N_MAX];
+    double positions[3 * N_MAX], cell[9];
+    int pbc[3];
+    neighbour_list list;
+} sample;
+
+static double determinant(const double c[9]) {
+    return c[0] * (c[4] * c[8] - c[5] * c[7]) + c[1] * (c[5] * c[6] - c[3] * c[8]) + c[2] * (c[3] * c[7] - c[4] * c[6]);
+}
+
+static double closest(const sample *s) {
+    neighbour_list list;
+    neighbour_list_init(&list, 2.0, 0);
+    neighbour_list_update(&list, s->n_atoms, s->positions, s->cell, s->pbc);
+    double least = 4;
+    for (size_t i = 0; i < s->n_atoms; i++) {
+        for (int64_t p = list.start[i]; p < list.start[i + 1]; p++) {
+            double square = 0;
+            for (int k = 0; k < 3; k++) {
+                double d = s->positions[3 * (size_t)list.neighbour[p] + k] - s->positions[3 * i + k];
+                for (int v = 0; v < 3; v++) {
+                    d += list.shift[3 * p + v] * s->cell[3 * v + k];
+                }
+                square += d * d;
+            }
+            least = square < least ? square : least;
+        }
+    }
+    neighbour_list_free(&list);
+    return sqrt(least);
+}
+
+/* Atoms one after the other at random, none closer to another than `contact`. */
+static void fill(sample *s, size_t n_atoms, const double cell[9], const int pbc[3], double cutoff, double contact,
+                 uint64_t *state) {
+    memset(s, 0, sizeof *s);
+    memcpy(s->cell, cell, sizeof s->cell);
+    memcpy(s->pbc, pbc, sizeof s->pbc);
+    neighbour_list_init(&s->list, cutoff, 0);
+    while (s->n_atoms < n_atoms) {
+        const size_t i = s->n_atoms++;
+        double f[3];
+        for (int v = 0; v < 3; v++) {
+            f[v] = random_between(state, -0.5, 1.5); /* also outside the cell */
+        }
+        for (int k = 0; k < 3; k++) {
+            s->positions[3 * i + k] = f[0] * cell[k] + f[1] * cell[3 + k] + f[2] * cell[6 + k];
+        }
+        s->species[i] = (int32_t)(random_bits(state) % MODEL_N_SPECIES);
+        s->n_atoms -= closest(s) < contact;
+    }
+}
+
+static structure view(sample *s) {
+    int code = neighbour_list_update(&s->list, s->n_atoms, s->positions, s->cell, s->pbc);
+    CHECK(code >= 0, "neighbour list: %d", code);
+    return (structure){s->n_atoms, s->species, s->positions, s->cell, &s->list};
+}
+
+typedef struct {
+    double energy, atomic[N_MAX], forces[3 * N_MAX], virial[9];
+} answer;
+
+static answer compute(const model *m, sample *s, const double *weights, int n_threads) {
+    static evaluator state;
+    answer out = {0};
+    structure one = view(s);
+    evaluation what = {.weights = weights, .atomic_energies = out.atomic, .forces = out.forces, .virials = out.virial};
+    CHECK(evaluate(&state, &m->d, 1, &one, n_threads, &what) == 0, "evaluate");
+    evaluator_free(&state);
+    for (size_t i = 0; i < s->n_atoms; i++) {
+        out.energy += out.atomic[i];
+    }
+    return out;
+}
+
+static double *random_numbers(uint64_t *state, size_t n) {
+    double *numbers = malloc(n * sizeof *numbers);
+    for (size_t k = 0; k < n; k++) {
+        numbers[k] = random_between(state, -1, 1);
+    }
+    return numbers;
+}
+
+/* Derivative of the energy when `change` moves the sample by t, of fourth order. */
+static double slope(const model *m, const sample *s, const double *weights,
+                    void (*change)(sample *, double, const int *), const int *what, double h) {
+    static const double factor[4] = {1, -8, 8, -1};
+    double sum = 0;
+    for (int step = 0; step < 4; step++) {
+        sample moved = *s;
+        neighbour_list_init(&moved.list, s->list.cutoff, 0);
+        change(&moved, h * (step < 2 ? step - 2 : step - 1), what);
+        sum += factor[step] * compute(m, &moved, weights, 1).energy;
+        neighbour_list_free(&moved.list);
+    }
+    return sum / (12 * h);
+}
+
+static void displace(sample *s, double t, const int *what) {
+    s->positions[what[0]] += t;
+}
+
+/* Strain: every vector r becomes r + t r[what0] e[what1]. */
+static void strain(sample *s, double t, const int *what) {
+    for (size_t i = 0; i < s->n_atoms; i++) {
+        s->positions[3 * i + what[1]] += t * s->positions[3 * i + what[0]];
+    }
+    for (int v = 0; v < 3; v++) {
+        s->cell[3 * v + what[1]] += t * s->cell[3 * v + what[0]];
+    }
+}
+
+static void check_gradients(const model *m, sample *s, const double *weights, const char *name) {
+    answer exact = compute(m, s, weights, 1);
+    for (int k = 0; k < (int)(3 * s->n_atoms); k++) {
+        double numerical = -slope(m, s, weights, displace, &k, 1e-3);
+        CHECK(fabs(exact.forces[k] - numerical) < 1e-7, "%s, force %d: %.12g against %.12g", name, k, exact.forces[k],
+              numerical);
+    }
+    for (int a = 0; a < 3; a++) {
+        for (int b = 0; b < 3; b++) {
+            const int what[2] = {a, b};
+            double numerical = -slope(m, s, weights, strain, what, 3e-4);
+            CHECK(fabs(exact.virial[3 * a + b] - numerical) < 1e-7, "%s, virial %d %d: %.12g against %.12g", name, a, b,
+                  exact.virial[3 * a + b], numerical);
+        }
+    }
+}
+
+static const double cubic[9] = {7, 0, 0, 0, 7, 0, 0, 0, 7};
+static const double triclinic[9] = {5.5, 0.3, -0.2, 2.0, 5.0, 0.1, -1.2, 1.5, 6.0};
+static const double left_handed[9] = {2.0, 5.0, 0.1, 5.5, 0.3, -0.2, -1.2, 1.5, 6.0};
+static const double small[9] = {2.5, 0.1, 0, 0.9, 2.6, 0.2, 0.3, -0.8, 2.7};
+
+static const struct {
+    const char *name;
+    const double *cell;
+    int pbc[3];
+    size_t n_atoms;
+} kinds[] = {
+    {"molecule",    cubic,       {0, 0, 0}, 9 },
+    {"bulk",        cubic,       {1, 1, 1}, 10},
+    {"triclinic",   triclinic,   {1, 1, 1}, 11},
+    {"slab",        triclinic,   {1, 1, 0}, 8 },
+    {"left-handed", left_handed, {1, 1, 1}, 8 },
+    {"small",       small,       {1, 1, 1}, 1 },
+    {"wire",        small,       {0, 0, 1}, 3 },
+    {"one atom",    cubic,       {0, 0, 0}, 1 },
+    {"two atoms",   cubic,       {0, 0, 0}, 2 },
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+static void test_gradients(void) {
+    uint64_t state = 3;
+    for (int core = 0; core < 2; core++) {
+        model *m = model_new(4.0, core);
+        double *weights = random_numbers(&state, (size_t)MODEL_N_SPECIES * (size_t)m->d.n_features);
+        for (int k = 0; k < N_KINDS; k++) {
+            sample s;
+            fill(&s, kinds[k].n_atoms, kinds[k].cell, kinds[k].pbc, 4.0, 1.9, &state);
+            check_gradients(m, &s, weights, kinds[k].name);
+            neighbour_list_free(&s.list);
+        }
+        free(weights);
+        free(m);
+    }
+}
+
+/* The same number along every way: energies, summed features, any adjoint, the tangent and the design matrix. */
+static void test_ways_agree(void) {
+    uint64_t state = 4;
+    model *m = model_new(4.0, 0);
+    const size_t n_features = (size_t)m->d.n_features, width = MODEL_N_SPECIES * n_features;
+    double *weights = random_numbers(&state, width);
+    double *sums = malloc(width * sizeof *sums), *tangent = malloc(width * sizeof *tangent);
+    double *features = malloc(N_MAX * n_features * sizeof *features),
+           *adjoint = malloc(N_MAX * n_features * sizeof *adjoint);
+    double *rows = malloc(3 * N_MAX * width * sizeof *rows), *virial_rows = malloc(6 * width * sizeof *virial_rows);
+    static const int voigt[6] = {0, 4, 8, 5, 2, 1};
+    for (int k = 0; k < N_KINDS; k++) {
+        sample s;
+        fill(&s, kinds[k].n_atoms, kinds[k].cell, kinds[k].pbc, 4.0, 1.2, &state);
+        answer direct = compute(m, &s, weights, 1), other = {0};
+        structure one = view(&s);
+        for (size_t i = 0; i < s.n_atoms; i++) {
+            memcpy(adjoint + i * n_features, weights + (size_t)s.species[i] * n_features, n_features * sizeof *adjoint);
+        }
+        evaluator e = {0};
+        evaluation what = {.adjoint = adjoint,
+                           .atomic_energies = other.atomic,
+                           .forces = other.forces,
+                           .virials = other.virial,
+                           .sums = sums,
+                           .features = features};
+        CHECK(evaluate(&e, &m->d, 1, &one, 1, &what) == 0, "evaluate");
+        evaluator_free(&e);
+        double energy = 0, summed = 0, scale = 1;
+        for (size_t i = 0; i < s.n_atoms; i++) {
+            CHECK_CLOSE(other.atomic[i], direct.atomic[i], 1e-12 * (1 + fabs(direct.atomic[i])));
+            for (size_t f = 0; f < n_features; f++) {
+                energy += adjoint[i * n_features + f] * features[i * n_features + f];
+            }
+        }
+        for (size_t f = 0; f < width; f++) {
+            summed += weights[f] * sums[f];
+        }
+        scale += fabs(direct.energy);
+        CHECK_CLOSE(energy, direct.energy, 1e-12 * scale);
+        CHECK_CLOSE(summed, direct.energy, 1e-12 * scale);
+
+        double *direction = random_numbers(&state, 3 * s.n_atoms), work = 0, along = 0;
+        CHECK(evaluate_tangent(&m->d, 1, &one, 1, direction, tangent) == 0, "tangent");
+        for (size_t f = 0; f < width; f++) {
+            along += weights[f] * tangent[f];
+        }
+        CHECK(evaluate_design(&m->d, &one, sums, rows, virial_rows) == 0, "design");
+        for (size_t x = 0; x < 3 * s.n_atoms; x++) {
+            double force = 0;
+            for (size_t f = 0; f < width; f++) {
+                force += rows[x * width + f] * weights[f];
+            }
+            work += direct.forces[x] * direction[x];
+            CHECK_CLOSE(other.forces[x], direct.forces[x], 1e-11 * scale);
+            CHECK_CLOSE(force, direct.forces[x], 1e-11 * scale);
+        }
+        CHECK_CLOSE(along, -work, 1e-11 * scale);
+        for (int v = 0; v < 6; v++) {
+            double virial = 0;
+            for (size_t f = 0; f < width; f++) {
+                virial += virial_rows[(size_t)v * width + f] * weights[f];
+            }
+            CHECK_CLOSE(virial, direct.virial[voigt[v]], 1e-11 * scale);
+            CHECK_CLOSE(other.virial[voigt[v]], direct.virial[voigt[v]], 1e-11 * scale);
+        }
+        summed = 0;
+        for (size_t f = 0; f < width; f++) {
+            summed += weights[f] * sums[f];
+        }
+        CHECK_CLOSE(summed, direct.energy, 1e-12 * scale);
+        CHECK(evaluate_design(&m->d, &one, sums, NULL, NULL) == 0, "design without rows");
+        free(direction);
+        neighbour_list_free(&s.list);
+    }
+    double *blocks[] = {weights, sums, tangent, features, adjoint, rows, virial_rows};
+    for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) {
+        free(blocks[b]);
+    }
+    free(m);
+}
+
+/* Rotation with inversion, another order of the atoms, another choice of images. */
+static void test_invariance(void) {
+    uint64_t state = 5;
+    model *m = model_new(4.0, 1);
+    double *weights = random_numbers(&state, MODEL_N_SPECIES * (size_t)m->d.n_features);
+    for (int k = 0; k < N_KINDS; k++) {
+        sample s, moved;
+        fill(&s, kinds[k].n_atoms, kinds[k].cell, kinds[k].pbc, 4.0, 1.2, &state);
+        answer before = compute(m, &s, weights, 1);
+        double q[4], norm = 0, rotation[9];
+        for (int a = 0; a < 4; a++) {
+            q[a] = random_between(&state, -1, 1);
+            norm += q[a] * q[a];
+        }
+        for (int a = 0; a < 3; a++) {
+            for (int b = 0; b < 3; b++) {
+                int c = 3 - a - b, sign = (b - a + 3) % 3 == 1 ? -1 : 1;
+                double off =
+                    a == b ? q[0] * q[0] - q[1] * q[1] - q[2] * q[2] - q[3] * q[3] : sign * 2 * q[0] * q[c + 1];
+                rotation[3 * a + b] = -(off + 2 * q[a + 1] * q[b + 1]) / norm; /* minus: improper */
+            }
+        }
+        CHECK_CLOSE(determinant(rotation), -1.0, 1e-13);
+        moved = s;
+        neighbour_list_init(&moved.list, 4.0, 0);
+        memset(moved.positions, 0, sizeof moved.positions);
+        memset(moved.cell, 0, sizeof moved.cell);
+        for (size_t i = 0; i < s.n_atoms; i++) {
+            const size_t to = (i + 1) % s.n_atoms;
+            double image[3] = {0, 0, 0};
+            for (int v = 0; v < 3; v++) {
+                int cells = s.pbc[v] ? (int)(random_bits(&state) % 7) - 3 : 0;
+                for (int a = 0; a < 3; a++) {
+                    image[a] += cells * s.cell[3 * v + a];
+                }
+            }
+            moved.species[to] = s.species[i];
+            for (int a = 0; a < 3; a++) {
+                for (int b = 0; b < 3; b++) {
+                    moved.positions[3 * to + a] += rotation[3 * a + b] * (s.positions[3 * i + b] + image[b] + 0.7);
+                }
+            }
+        }
+        for (int v = 0; v < 3; v++) {
+            for (int a = 0; a < 3; a++) {
+                for (int b = 0; b < 3; b++) {
+                    moved.cell[3 * v + a] += rotation[3 * a + b] * s.cell[3 * v + b];
+                }
+            }
+        }
+        answer after = compute(m, &moved, weights, 1);
+        CHECK_CLOSE(after.energy, before.energy, 1e-10);
+        for (size_t i = 0; i < s.n_atoms; i++) {
+            for (int a = 0; a < 3; a++) {
+                double force = 0;
+                for (int b = 0; b < 3; b++) {
+                    force += rotation[3 * a + b] * before.forces[3 * i + b];
+                }
+                CHECK_CLOSE(after.forces[3 * ((i + 1) % s.n_atoms) + a], force, 1e-10);
+            }
+        }
+        neighbour_list_free(&s.list);
+        neighbour_list_free(&moved.list);
+    }
+    free(weights);
+    free(m);
+}
+
+/* A batch gives what its structures give, whatever the number of threads; the same number gives the same bits,
+ * and after the first call no memory is taken. */
+static void test_batches_and_threads(void) {
+    uint64_t state = 6;
+    model *m = model_new(4.0, 1);
+    double *weights = random_numbers(&state, MODEL_N_SPECIES * (size_t)m->d.n_features);
+    const size_t n_features = (size_t)m->d.n_features;
+    sample samples[N_KINDS + 1];
+    structure structures[N_KINDS + 1];
+    size_t n_atoms = 0;
+    for (int k = 0; k <= N_KINDS; k++) { /* the last one is empty */
+        const int kind = k % N_KINDS;
+        fill(&samples[k], k < N_KINDS ? kinds[k].n_atoms : 0, kinds[kind].cell, kinds[kind].pbc, 4.0, 1.2, &state);
+        structures[k] = view(&samples[k]);
+        n_atoms += samples[k].n_atoms;
+    }
+    double *atomic[4], *forces[4], *virials[4], *sums[4];
+    static const int n_threads[4] = {1, 2, 2, 3};
+    evaluator e = {0};
+    for (int run = 0; run < 4; run++) {
+        atomic[run] = malloc(n_atoms * sizeof(double));
+        forces[run] = malloc(3 * n_atoms * sizeof(double));
+        virials[run] = malloc(9 * (N_KINDS + 1) * sizeof(double));
+        sums[run] = malloc((N_KINDS + 1) * MODEL_N_SPECIES * n_features * sizeof(double));
+        evaluation what = {.weights = weights,
+                           .atomic_energies = atomic[run],
+                           .forces = forces[run],
+                           .virials = virials[run],
+                           .sums = sums[run]};
+        const size_t before = e.n_allocations;
+        omp_set_max_active_levels(run != 2); /* the third time only one of two threads comes */
+        CHECK(evaluate(&e, &m->d, N_KINDS + 1, structures, n_threads[run], &what) == 0, "run %d", run);
+        omp_set_max_active_levels(1);
+        CHECK(run != 2 || e.n_allocations == before, "memory was taken again");
+    }
+    CHECK(memcmp(forces[1], forces[2], 3 * n_atoms * sizeof(double)) == 0, "forces of two runs differ");
+    CHECK(memcmp(atomic[1], atomic[2], n_atoms * sizeof(double)) == 0, "energies of two runs differ");
+    for (int run = 1; run < 4; run++) {
+        for (size_t k = 0; k < 3 * n_atoms; k++) {
+            CHECK_CLOSE(forces[run][k], forces[0][k], 1e-12 * (1 + fabs(forces[0][k])));
+        }
+        for (size_t k = 0; k < 9 * (N_KINDS + 1); k++) {
+            CHECK_CLOSE(virials[run][k], virials[0][k], 1e-12 * (1 + fabs(virials[0][k])));
+        }
+        for (size_t k = 0; k < (N_KINDS + 1) * MODEL_N_SPECIES * n_features; k++) {
+            CHECK_CLOSE(sums[run][k], sums[0][k], 1e-12 * (1 + fabs(sums[0][k])));
+        }
+    }
+    size_t first = 0;
+    for (int k = 0; k <= N_KINDS; k++) {
+        answer alone = compute(m, &samples[k], weights, 1);
+        for (size_t i = 0; i < samples[k].n_atoms; i++) {
+            CHECK_CLOSE(atomic[0][first + i], alone.atomic[i], 1e-12 * (1 + fabs(alone.atomic[i])));
+            for (int a = 0; a < 3; a++) {
+                const double force = alone.forces[3 * i + (size_t)a];
+                CHECK_CLOSE(forces[0][3 * (first + i) + (size_t)a], force, 1e-12 * (1 + fabs(force)));
+            }
+        }
+        for (int v = 0; v < 9; v++) {
+            CHECK_CLOSE(virials[0][9 * k + v], alone.virial[v], 1e-12 * (1 + fabs(alone.virial[v])));
+        }
+        first += samples[k].n_atoms;
+    }
+    double *directions = random_numbers(&state, 3 * n_atoms);
+    for (int run = 0; run < 2; run++) {
+        CHECK(evaluate_tangent(&m->d, N_KINDS + 1, structures, run + 1, directions, sums[run]) == 0, "tangent");
+    }
+    CHECK(memcmp(sums[0], sums[1], (N_KINDS + 1) * MODEL_N_SPECIES * n_features * sizeof(double)) == 0,
+          "tangents depend on the number of threads");
+    free(directions);
+    evaluation nothing = {.weights = weights, .atomic_energies = atomic[0], .forces = forces[0]};
+    CHECK(evaluate(&e, &m->d, 0, NULL, 2, &nothing) == 0, "no structure");
+    evaluator_free(&e);
+    for (int run = 0; run < 4; run++) {
+        free(atomic[run]);
+        free(forces[run]);
+        free(virials[run]);
+        free(sums[run]);
+    }
+    for (int k = 0; k <= N_KINDS; k++) {
+        neighbour_list_free(&samples[k].list);
+    }
+    free(weights);
+    free(m);
+}
+
+/* A list with a skin holds pairs beyond the cutoff; they must not be felt. */
+static void test_skin_changes_nothing(void) {
+    uint64_t state = 7;
+    model *m = model_new(4.0, 1);
+    double *weights = random_numbers(&state, MODEL_N_SPECIES * (size_t)m->d.n_features);
+    sample s;
+    fill(&s, 12, triclinic, (int[3]){1, 1, 1}, 4.0, 1.2, &state);
+    answer without = compute(m, &s, weights, 1);
+    neighbour_list_free(&s.list);
+    neighbour_list_init(&s.list, 4.0, 1.0);
+    answer with = compute(m, &s, weights, 1);
+    CHECK(s.list.n_pairs > 0 && memcmp(&with, &without, sizeof with) == 0, "not the same bits");
+    neighbour_list_free(&s.list);
+    free(weights);
+    free(m);
+}
+
+int main(void) {
+    test_gradients();
+    test_ways_agree();
+    test_invariance();
+    test_batches_and_threads();
+    test_skin_changes_nothing();
+    return checks_summary("evaluate");
+}
