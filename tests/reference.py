@@ -313,7 +313,7 @@ def zbl(core, atoms, pairs, vectors):
     inner, outer = np.asarray(core.inner)[i, j], np.asarray(core.outer)[i, j]
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (r - inner) / (outer - inner)
-        step = 1 - t**3 * (10 - 15 * t + 6 * t**2)
+        step = 1 - t**4 * (35 - 84 * t + 70 * t**2 - 20 * t**3)
     switch = np.where(r.real < inner, 1.0, np.where(r.real < outer, step, 0.0))
     return 0.5 * (14.399645 * zi * zj / r * screening * switch).sum(axis=-1)
 

@@ -50,7 +50,7 @@ static int reserve_blocks(const descriptor *d, environment *env, int n)
 }
 
 /* Half the repulsion of a pair and its slope: universal screened Coulomb potential (Ziegler, Biersack, Littmark,
- * The Stopping and Range of Ions in Solids, 1985), switched off by a quintic between `inner` and `outer`. */
+ * The Stopping and Range of Ions in Solids, 1985), switched off by a septic between `inner` and `outer`. */
 static double half_core(double z_i, double z_j, double inner, double outer, double r, double *slope)
 {
     static const double weight[4] = {0.18175, 0.50986, 0.28022, 0.02817};
@@ -70,8 +70,8 @@ static double half_core(double z_i, double z_j, double inner, double outer, doub
         return value;
     }
     double x = (r - inner) / (outer - inner);
-    double off = 1 - x * x * x * (10 - x * (15 - 6 * x));
-    double off_slope = -30 * x * x * (1 - x) * (1 - x) / (outer - inner);
+    double off = 1 - x * x * x * x * (35 - x * (84 - x * (70 - 20 * x)));
+    double off_slope = -140 * x * x * x * (1 - x) * (1 - x) * (1 - x) / (outer - inner);
     *slope = value_slope * off + value * off_slope;
     return value * off;
 }
