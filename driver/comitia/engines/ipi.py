@@ -19,6 +19,7 @@ from pathlib import Path
 from comitia.engines import run_folder
 from comitia.engines.ipi_input import IpiInput
 from comitia.engines.ipi_structure import read_initial_structure
+from comitia.engines.plumed import INSTALL, find_kernel
 from comitia.engines.processes import Child, stop_all
 from comitia.engines.progress import Progress, StepCounter
 from comitia.errors import ComitiaError, ModelError, NumericalError, PeerError, SettingsError, UncertaintyError
@@ -63,6 +64,16 @@ def _remove_orphaned_sockets():
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _plumed(run):
+    """The environment that PLUMED needs in i-PI, for an input that uses it."""
+    if not run.uses_plumed:
+        return {}
+    kernel = find_kernel()
+    if kernel is None:
+        raise SettingsError(f"{run.path}: <ffplumed> needs PLUMED, which is not installed; {INSTALL}")
+    return {"PLUMED_KERNEL": str(kernel)}
+
+
 class _Run:
     """i-PI and its clients while they run; whatever happens, `stop` leaves nothing of them."""
 
@@ -82,7 +93,7 @@ class _Run:
             [*python, find_ipi(), "-S", prefix, input_path],
             self.folder / "i-pi.log",
             self.folder,
-            {"OMP_NUM_THREADS": "1"},
+            {"OMP_NUM_THREADS": "1"} | _plumed(run),
         )
         model, template, n_clients, n_threads, offset = client_options
         for socket in run.sockets:
@@ -94,7 +105,8 @@ class _Run:
                 command = [*python, "-m", "comitia.cli", "serve", model, "--template", template, *where]
                 command += ["--sockets-prefix", prefix, "--wait", CONNECT_TIMEOUT, "--threads", n_threads]
                 command += ["--offset", offset] if offset else []
-                self.clients.append(Child(name, command, self.folder / f"{name}.log", self.folder))
+                log_path, environment = self.folder / f"{name}.log", {"OMP_NUM_THREADS": str(n_threads)}
+                self.clients.append(Child(name, command, log_path, self.folder, environment))
 
     def check(self, step):
         """Raise when a side has failed or hangs; False when i-PI has ended.

@@ -129,6 +129,11 @@ class IpiInput:
         """The number of systems: replicas of a template count one by one."""
         return max(1, len(self.root.findall("system")) + len(self.root.findall("system_template/instance")))
 
+    @property
+    def uses_plumed(self):
+        """Whether a bias comes from PLUMED."""
+        return self.root.find(".//ffplumed") is not None
+
     def _first_instance(self, text):
         """`text` with the labels of a <system_template> replaced by those of its first instance."""
         for template in self.root.iter("system_template"):
