@@ -78,7 +78,7 @@ cdef class Batch:
     def update(self, const double[:, ::1] positions, const double[:, :, ::1] cells, int n_threads=1):
         """Take new positions (n_atoms, 3) and cells (n_structures, 3, 3), Å; return how many lists were rebuilt."""
         cdef Py_ssize_t s, a, b, first = 0
-        cdef int status, rebuilt = 0, n_failed = 0, failed = 0
+        cdef int status, rebuilt = 0
         cdef int[:, ::1] periodic = np.ascontiguousarray(self.pbc, np.intc)
         if positions.shape[0] != self.n_atoms or positions.shape[1] != 3:
             raise ValueError(f"positions have shape {tuple(positions.shape)[:2]}; this batch has {self.n_atoms} atoms")
@@ -86,7 +86,9 @@ cdef class Batch:
             raise ValueError(f"there are {cells.shape[0]} cells for {self.n_structures} structures")
         if n_threads < 1:
             raise ValueError(f"n_threads is {n_threads}; it must be at least 1")
-        self.positions = positions
+        if self.busy:
+            raise RuntimeError("this batch is being evaluated in another thread; use one batch per thread")
+        self.positions = None  # until every list holds
         for s in range(self.n_structures):
             for a in range(3):
                 for b in range(3):
@@ -94,14 +96,17 @@ cdef class Batch:
             self.structures[s].positions = &positions[first, 0] if self.sizes[s] else NULL
             first += self.sizes[s]
         cdef int[::1] statuses = np.zeros(self.n_structures, np.intc)
+        self.busy = 1
         for s in prange(self.n_structures, nogil=True, num_threads=n_threads, schedule="static"):
             statuses[s] = neighbour_list_update(&self.lists[s], self.structures[s].n_atoms,
                                                 self.structures[s].positions, &self.cells[s, 0, 0], &periodic[s, 0])
+        self.busy = 0
         for s in range(self.n_structures):
             status = statuses[s]
             if status < 0:
                 _refuse(status, &self.lists[s], f"structure {s}: " if self.n_structures > 1 else "")
             rebuilt += status
+        self.positions = positions
         return rebuilt
 
     @property

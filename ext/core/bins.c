@@ -6,7 +6,8 @@
 #define MAX_COPIES ((size_t)1 << 26)
 
 /* A quarter of headroom: the count changes a little from build to build. */
-static int reserve_copies(neighbour_list *list, size_t count) {
+static int reserve_copies(neighbour_list *list, size_t count)
+{
     if (count <= list->copy_capacity) {
         return 0;
     }
@@ -26,7 +27,8 @@ static int reserve_copies(neighbour_list *list, size_t count) {
 
 /* Bins of half the cutoff, a quarter along the last vector, where they cost nothing; but no more than a few for
  * every copy, however empty the space. */
-static int choose_bins(const neighbour_list *list, const lattice *lattice, double cutoff, bins *bins) {
+static int choose_bins(const neighbour_list *list, const lattice *lattice, double cutoff, bins *bins)
+{
     double largest = 0, n_copies = (double)list->n_atoms;
     for (size_t k = 0; k < 3 * list->n_atoms; k++) {
         largest = fmax(largest, fabs(list->wrapped[k]));
@@ -66,7 +68,8 @@ static int choose_bins(const neighbour_list *list, const lattice *lattice, doubl
 }
 
 /* Write down the copies in reach of the cell, atom after atom, and count those of each bin. */
-static int copy_atoms(neighbour_list *list, const lattice *lattice, bins *bins) {
+static int copy_atoms(neighbour_list *list, const lattice *lattice, bins *bins)
+{
     const size_t n_bins = (size_t)bins->n[0] * (size_t)bins->n[1] * (size_t)bins->n[2];
     if (n_bins + 2 > list->bin_capacity) {
         RESERVE(list->bin_start, n_bins + n_bins / 4 + 2);
@@ -114,7 +117,8 @@ static int copy_atoms(neighbour_list *list, const lattice *lattice, bins *bins) 
     return 0;
 }
 
-static void sort_copies(neighbour_list *list, const lattice *lattice, const bins *bins) {
+static void sort_copies(neighbour_list *list, const lattice *lattice, const bins *bins)
+{
     const size_t n_bins = (size_t)bins->n[0] * (size_t)bins->n[1] * (size_t)bins->n[2];
     for (size_t bin = 2; bin <= n_bins + 1; bin++) {
         list->bin_start[bin] += list->bin_start[bin - 1];
@@ -134,7 +138,8 @@ static void sort_copies(neighbour_list *list, const lattice *lattice, const bins
     }
 }
 
-int bins_fill(neighbour_list *list, const lattice *lattice, double cutoff, bins *bins) {
+int bins_fill(neighbour_list *list, const lattice *lattice, double cutoff, bins *bins)
+{
     int code = choose_bins(list, lattice, cutoff, bins);
     if (code == 0) {
         code = copy_atoms(list, lattice, bins);

@@ -16,7 +16,8 @@ typedef struct {
 } bins;
 
 /* Never decreasing in `fraction`, so a copy within reach is within the bins in reach, whatever the rounding. */
-static inline int bin_along(const bins *bins, int d, double fraction) {
+static inline int bin_along(const bins *bins, int d, double fraction)
+{
     double bin = (fraction - bins->origin[d]) * bins->scale[d];
     return bin <= 0 ? 0 : bin >= bins->n[d] ? bins->n[d] - 1 : (int)bin;
 }

@@ -16,8 +16,8 @@ static int grow(void **array, size_t bytes)
 
 void environment_free(environment *env)
 {
-    void *arrays[] = {env->species,  env->count, env->index,      env->unit,   env->inverse_r,
-                      env->radial,   env->slope, env->core_slope, env->vector, env->neighbour};
+    void *arrays[] = {env->species, env->count, env->index,      env->unit,   env->inverse_r,
+                      env->radial,  env->slope, env->core_slope, env->vector, env->neighbour};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
     *env = (environment){0};
@@ -253,8 +253,8 @@ KERNEL void density_expand(const descriptor *d, const environment *env, double *
     }
 }
 
-KERNEL void density_reverse(const descriptor *d, const environment *env, const double *adjoint,
-                            double *species_density, lanes *gradient)
+KERNEL void density_reverse(const descriptor *d, const environment *env, const double *adjoint, double *species_density,
+                            lanes *gradient)
 {
     const size_t size = (size_t)(d->l_max + 1) * (d->l_max + 1) * d->n_stride;
     int last_species = -1;

@@ -18,18 +18,18 @@ typedef struct {
  * the list: index, image), each species padded to whole blocks of LANES with R = 0. */
 typedef struct {
     int n_blocks, block_capacity;
-    int *species;      /* [n_blocks] of the neighbours of this block */
-    int *count;        /* [n_blocks] real neighbours in it */
-    int32_t *index;    /* [n_blocks][LANES] atom */
-    lanes *unit;       /* [n_blocks][3] */
-    lanes *inverse_r;  /* [n_blocks] */
-    lanes *radial;     /* [n_blocks][n_functions], a function in the lanes of its neighbours */
-    lanes *slope;      /* [n_blocks][n_functions] dR/dr */
+    int *species;     /* [n_blocks] of the neighbours of this block */
+    int *count;       /* [n_blocks] real neighbours in it */
+    int32_t *index;   /* [n_blocks][LANES] atom */
+    lanes *unit;      /* [n_blocks][3] */
+    lanes *inverse_r; /* [n_blocks] */
+    lanes *radial;    /* [n_blocks][n_functions], a function in the lanes of its neighbours */
+    lanes *slope;     /* [n_blocks][n_functions] dR/dr */
     double core_energy;
     lanes *core_slope; /* [n_blocks] dV/dr of half the core energy of each pair */
     /* gathering, before the sort */
     int gathered_capacity, n_gathered;
-    double *vector;    /* [n_gathered][4] r_ij, r */
+    double *vector; /* [n_gathered][4] r_ij, r */
     int32_t *neighbour;
 } environment;
 
@@ -60,8 +60,8 @@ INLINE void block_tangent(const descriptor *d, const environment *env, int b, la
     harmonics_parts_of(&d->harmonics, d->l_max, unit[0], unit[1], unit[2], &part);
     harmonics_values(d->l_max, &part, block->harmonics);
     lanes along = x * unit[0] + y * unit[1] + z * unit[2], inverse = env->inverse_r[b];
-    harmonics_tangent(&d->harmonics, d->l_max, &part, (x - along * unit[0]) * inverse,
-                      (y - along * unit[1]) * inverse, (z - along * unit[2]) * inverse, block->angular);
+    harmonics_tangent(&d->harmonics, d->l_max, &part, (x - along * unit[0]) * inverse, (y - along * unit[1]) * inverse,
+                      (z - along * unit[2]) * inverse, block->angular);
     block->along = along;
 }
 

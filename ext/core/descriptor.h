@@ -20,31 +20,31 @@ typedef struct {
     double cutoff;
 
     /* radial functions: quintic pieces in powers of the position inside one of n_intervals equal intervals */
-    int n_intervals, n_functions;     /* n_functions is a multiple of LANES */
-    const double *spline;             /* [n_intervals][6][n_functions] */
-    int n_stride;                     /* padded number of n of each l */
-    const int32_t *radial_offset;     /* [l_max + 1]: function of n = 0 */
-    const int32_t *n_blocks;          /* [l_max + 1]: blocks of LANES radial functions in use at this l */
-    const double *contraction;        /* [n_channels][n_species] */
+    int n_intervals, n_functions; /* n_functions is a multiple of LANES */
+    const double *spline;         /* [n_intervals][6][n_functions] */
+    int n_stride;                 /* padded number of n of each l */
+    const int32_t *radial_offset; /* [l_max + 1]: function of n = 0 */
+    const int32_t *n_blocks;      /* [l_max + 1]: blocks of LANES radial functions in use at this l */
+    const double *contraction;    /* [n_channels][n_species] */
 
     /* correlations */
     int n_features, n_components;
-    const int32_t *component_source;  /* [n_components] index into A */
+    const int32_t *component_source;                                      /* [n_components] index into A */
     const int32_t *component_function, *component_lm, *component_channel; /* its radial function, harmonic and k */
     int n_order0;
     const int32_t *order0_feature;
     int n_order1;
     const int32_t *order1_base, *order1_feature;
-    int n_order2;                     /* groups */
+    int n_order2;                                          /* groups */
     const int32_t *order2_l, *order2_first, *order2_start; /* start: [n_order2 + 1] */
     const int32_t *order2_second, *order2_feature;
     int n_order3;
     const int32_t *order3_l, *order3_first, *order3_second, *order3_coupling, *order3_start; /* l: that of third */
     const int32_t *order3_third, *order3_feature;
-    const int32_t *coupling_l;        /* [n_couplings][3] */
-    const int32_t *coupling_start;    /* [n_couplings + 1] */
-    const int32_t *coupling_m;        /* [n_entries][3] */
-    const double *coupling_value;     /* [n_entries] */
+    const int32_t *coupling_l;     /* [n_couplings][3] */
+    const int32_t *coupling_start; /* [n_couplings + 1] */
+    const int32_t *coupling_m;     /* [n_entries][3] */
+    const double *coupling_value;  /* [n_entries] */
 
     /* repulsive core (Ziegler, Biersack, Littmark), zero beyond core_outer; none where core_outer is NULL */
     const double *core_inner, *core_outer; /* [n_species][n_species] */

@@ -13,7 +13,10 @@ struct worker {
     int ready;
 };
 
-static void *allocate(size_t bytes) { return aligned_alloc(64, (bytes + 64) / 64 * 64); }
+static void *allocate(size_t bytes)
+{
+    return aligned_alloc(64, (bytes + 64) / 64 * 64);
+}
 
 static int reserve(void **array, size_t *capacity, size_t n, size_t size, size_t *n_allocations)
 {
@@ -30,7 +33,7 @@ static void worker_free(worker *w)
 {
     for (int v = 0; v < LANES; v++)
         environment_free(&w->env[v]);
-    void *arrays[] = {w->component, w->adjoint, w->features, w->weight,          w->sum,   w->gradient,
+    void *arrays[] = {w->component, w->adjoint, w->features, w->weight,          w->sum,      w->gradient,
                       w->A,         w->forces,  w->sums,     w->species_density, w->A_adjoint};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
@@ -89,8 +92,7 @@ static int64_t arrange(evaluator *e, const descriptor *d, size_t n_structures, c
         reserve((void **)&e->block_first, &blocks[0], n_blocks, sizeof(int64_t), &e->n_allocations) ||
         reserve((void **)&e->block_species, &blocks[1], n_blocks, sizeof(int32_t), &e->n_allocations) ||
         reserve((void **)&e->block_count, &e->block_capacity, n_blocks, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->first_atom, &e->structure_capacity, n_structures + 1, sizeof(int64_t),
-                &e->n_allocations))
+        reserve((void **)&e->first_atom, &e->structure_capacity, n_structures + 1, sizeof(int64_t), &e->n_allocations))
         return OUT_OF_MEMORY;
     if (n_threads > e->n_workers) {
         worker *workers = realloc(e->workers, n_threads * sizeof(worker));
@@ -230,10 +232,9 @@ static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, co
     for (int v = 0; reverse && v < count; v++) {
         const environment *env = &w->env[v];
         const size_t i = e->first_atom[of[v]] + atom[v];
-        if (reserve((void **)&w->gradient, &w->gradient_capacity, env->n_blocks, 3 * sizeof(lanes),
-                    &w->n_allocations))
+        if (reserve((void **)&w->gradient, &w->gradient_capacity, env->n_blocks, 3 * sizeof(lanes), &w->n_allocations))
             return OUT_OF_MEMORY;
-        if (weight == NULL) /* any adjoint of the features: the core is not one of them */
+        if (weight == NULL && env->n_blocks > 0) /* any adjoint of the features: the core is not one of them */
             memset(env->core_slope, 0, env->n_blocks * sizeof(lanes));
         correlations_store(d, w->adjoint, v, w->A_adjoint);
         density_reverse(d, env, w->A_adjoint, w->species_density, w->gradient);
@@ -242,8 +243,7 @@ static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, co
     return 0;
 }
 
-static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size_t n_structures,
-                        const evaluation *what)
+static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size_t n_structures, const evaluation *what)
 {
     const size_t n_atoms = e->first_atom[n_structures], n_sums = n_structures * d->n_species * d->n_features;
     if (worker_prepare(w, d))
@@ -251,12 +251,14 @@ static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size
     if (what->forces != NULL || what->virials != NULL) {
         if (reserve((void **)&w->forces, &w->forces_capacity, n_atoms, 3 * sizeof(double), &w->n_allocations))
             return OUT_OF_MEMORY;
-        memset(w->forces, 0, n_atoms * 3 * sizeof(double));
+        if (n_atoms > 0)
+            memset(w->forces, 0, n_atoms * 3 * sizeof(double));
     }
     if (what->sums != NULL) {
         if (reserve((void **)&w->sums, &w->sums_capacity, n_sums, sizeof(double), &w->n_allocations))
             return OUT_OF_MEMORY;
-        memset(w->sums, 0, n_sums * sizeof(double));
+        if (n_sums > 0)
+            memset(w->sums, 0, n_sums * sizeof(double));
     }
     return 0;
 }
@@ -274,17 +276,19 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
 
 #pragma omp parallel num_threads(n_threads)
     {
-        const int t = omp_get_thread_num();
-        worker *w = &e->workers[t];
-        collected now = {-1, -1};
-        int error = worker_begin(e, d, w, n_structures, what);
-        for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
-            error = block_evaluate(e, d, w, structures, b, what, &now);
-        if (!error && what->sums != NULL)
-            flush(d, w, &now);
-        if (error) {
+        /* the work is cut for the threads asked for, also where fewer come (OMP_THREAD_LIMIT, OMP_DYNAMIC) */
+        for (int t = omp_get_thread_num(); t < n_threads; t += omp_get_num_threads()) {
+            worker *w = &e->workers[t];
+            collected now = {-1, -1};
+            int error = worker_begin(e, d, w, n_structures, what);
+            for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
+                error = block_evaluate(e, d, w, structures, b, what, &now);
+            if (!error && what->sums != NULL)
+                flush(d, w, &now);
+            if (error) {
 #pragma omp atomic write
-            failed = 1;
+                failed = 1;
+            }
         }
 #pragma omp barrier
         if (!failed && what->forces != NULL) {

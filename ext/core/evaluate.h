@@ -18,10 +18,10 @@ typedef struct {
     int32_t *centre_structure, *centre_atom; /* [n_atoms] sorted by species */
     int64_t *block_first;
     int32_t *block_species, *block_count;
-    int64_t *first_atom;                     /* [n_structures + 1] */
+    int64_t *first_atom; /* [n_structures + 1] */
     size_t structure_capacity;
-    double *atomic_virials;                  /* [n_atoms][9] */
-    size_t n_allocations;                    /* how often memory was taken: stays put at a given size */
+    double *atomic_virials; /* [n_atoms][9] */
+    size_t n_allocations;   /* how often memory was taken: stays put at a given size */
 } evaluator;
 
 /* Arrays run over all atoms of all structures in order. Any output may be NULL.
@@ -44,8 +44,8 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
              const evaluation *what);
 
 /* sums [n_structures][n_species][n_features]: derivative of the summed features along directions [n_atoms][3]. */
-int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures,
-                     int n_threads, const double *directions, double *sums);
+int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
+                     const double *directions, double *sums);
 
 /* The rows of one structure for linear least squares: with weights w, energy = features w, forces = forces w and
  * virial (xx yy zz yz xz xy) = virial w.

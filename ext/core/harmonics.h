@@ -10,10 +10,10 @@
 #include "lanes.h"
 
 typedef struct {
-    double diagonal[L_MAX + 1];             /* q[m, m], a constant                                */
-    double ahead[L_MAX + 1][L_MAX + 1];     /* q[l, m] = ahead z q[l-1, m] - behind q[l-2, m]     */
+    double diagonal[L_MAX + 1];         /* q[m, m], a constant                                */
+    double ahead[L_MAX + 1][L_MAX + 1]; /* q[l, m] = ahead z q[l-1, m] - behind q[l-2, m]     */
     double behind[L_MAX + 1][L_MAX + 1];
-    double slope[L_MAX + 1][L_MAX + 1];     /* dq[l, m]/dz = slope q[l, m+1]                      */
+    double slope[L_MAX + 1][L_MAX + 1]; /* dq[l, m]/dz = slope q[l, m+1]                      */
 } harmonics_table;
 
 void harmonics_prepare(harmonics_table *table);

@@ -22,6 +22,9 @@ enum { LANES = 8, L_MAX = 8, N_LM_MAX = (L_MAX + 1) * (L_MAX + 1) };
 
 typedef double lanes __attribute__((vector_size(64)));
 
-INLINE size_t round_up(size_t n) { return (n + LANES - 1) / LANES * LANES; }
+INLINE size_t round_up(size_t n)
+{
+    return (n + LANES - 1) / LANES * LANES;
+}
 
 #endif

@@ -8,18 +8,21 @@
 #define MAX_IMAGE ((double)(1 << 29)) /* a shift, the difference of two, fits an int32 */
 #define MIN_RELATIVE_VOLUME 1e-10     /* of the cell, against the product of its edges */
 
-static void cross(const double a[3], const double b[3], double c[3]) {
+static void cross(const double a[3], const double b[3], double c[3])
+{
     c[0] = a[1] * b[2] - a[2] * b[1];
     c[1] = a[2] * b[0] - a[0] * b[2];
     c[2] = a[0] * b[1] - a[1] * b[0];
 }
 
-static double length(const double a[3]) {
+static double length(const double a[3])
+{
     return sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2]);
 }
 
 /* A unit vector along a x b; 0 when they are parallel. */
-static int unit_normal(const double a[3], const double b[3], double normal[3]) {
+static int unit_normal(const double a[3], const double b[3], double normal[3])
+{
     cross(a, b, normal);
     double norm = length(normal);
     if (!(norm > MIN_RELATIVE_VOLUME * length(a) * length(b))) {
@@ -31,7 +34,8 @@ static int unit_normal(const double a[3], const double b[3], double normal[3]) {
     return 1;
 }
 
-int lattice_complete(const double cell[9], const int pbc[3], lattice *out) {
+int lattice_complete(const double cell[9], const int pbc[3], lattice *out)
+{
     int n_periodic = 0;
     for (int d = 0; d < 3; d++) {
         for (int k = 0; k < 3; k++) {
@@ -88,14 +92,16 @@ int lattice_complete(const double cell[9], const int pbc[3], lattice *out) {
     return 0;
 }
 
-static inline void fraction_of(const lattice *lattice, const double r[3], double s[3]) {
+static inline void fraction_of(const lattice *lattice, const double r[3], double s[3])
+{
     for (int d = 0; d < 3; d++) {
         s[d] = r[0] * lattice->inverse[0][d] + r[1] * lattice->inverse[1][d] + r[2] * lattice->inverse[2][d];
     }
 }
 
 int lattice_wrap(const lattice *lattice, size_t n_atoms, const double *positions, double *wrapped, double *fraction,
-                 int32_t *image, size_t *atom) {
+                 int32_t *image, size_t *atom)
+{
     for (size_t i = 0; i < n_atoms; i++) {
         double *r = &wrapped[3 * i], *s = &fraction[3 * i];
         double cells[3] = {0, 0, 0};

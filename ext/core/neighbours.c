@@ -15,13 +15,15 @@
 #define MAX_ATOMS ((size_t)1 << 30)
 #define MAX_HALF_PAIRS ((size_t)1 << 28)
 
-void neighbour_list_init(neighbour_list *list, double cutoff, double skin) {
+void neighbour_list_init(neighbour_list *list, double cutoff, double skin)
+{
     memset(list, 0, sizeof *list);
     list->cutoff = cutoff;
     list->skin = skin;
 }
 
-void neighbour_list_free(neighbour_list *list) {
+void neighbour_list_free(neighbour_list *list)
+{
     void *blocks[] = {list->start,    list->neighbour, list->shift,      list->positions_built, list->wrapped,
                       list->fraction, list->image,     list->n_upper,    list->half_start,      list->fill,
                       list->half,     list->copy_atom, list->copy_shift, list->copy_bin,        list->bin_x,
@@ -32,7 +34,8 @@ void neighbour_list_free(neighbour_list *list) {
     neighbour_list_init(list, list->cutoff, list->skin);
 }
 
-const char *neighbour_error(int code) {
+const char *neighbour_error(int code)
+{
     switch (code) {
     case NEIGHBOURS_ERROR_MEMORY:
         return "there is not enough memory for the neighbour list; use fewer atoms or a shorter cutoff";
@@ -47,14 +50,13 @@ const char *neighbour_error(int code) {
     case NEIGHBOURS_ERROR_FAR:
         return "an atom is so far away that its distances have no digits left; wrap the positions into the cell, or "
                "check their unit (angstrom)";
-    case NEIGHBOURS_ERROR_CUTOFF:
-        return "the cutoff and the skin must be finite and not negative";
-    default:
-        return code < 0 ? "unknown error of the neighbour list" : "no error";
+    case NEIGHBOURS_ERROR_CUTOFF: return "the cutoff and the skin must be finite and not negative";
+    default: return code < 0 ? "unknown error of the neighbour list" : "no error";
     }
 }
 
-static int reserve_atoms(neighbour_list *list, size_t n_atoms) {
+static int reserve_atoms(neighbour_list *list, size_t n_atoms)
+{
     if (list->start != NULL && n_atoms <= list->atom_capacity) {
         return 0;
     }
@@ -71,7 +73,8 @@ static int reserve_atoms(neighbour_list *list, size_t n_atoms) {
 }
 
 /* A quarter of headroom: the counts change a little from build to build. */
-static int reserve_half(neighbour_list *list, size_t count) {
+static int reserve_half(neighbour_list *list, size_t count)
+{
     if (count <= list->half_capacity) {
         return 0;
     }
@@ -81,7 +84,8 @@ static int reserve_half(neighbour_list *list, size_t count) {
     return 0;
 }
 
-static int reserve_pairs(neighbour_list *list, size_t count) {
+static int reserve_pairs(neighbour_list *list, size_t count)
+{
     if (list->neighbour != NULL && count <= list->pair_capacity) {
         return 0;
     }
@@ -104,7 +108,8 @@ static int reserve_pairs(neighbour_list *list, size_t count) {
  *   returns how many                                                                                            */
 KERNEL static size_t search(const int low[3], const int high[3], const int n[3], const int32_t *start, const double *x,
                             const double *y, const double *z, const int32_t *key, const double r[3], double squared,
-                            int32_t limit, int32_t *restrict found) {
+                            int32_t limit, int32_t *restrict found)
+{
     size_t count = 0;
     for (int a = low[0]; a <= high[0]; a++) {
         for (int b = low[1]; b <= high[1]; b++) {
@@ -120,7 +125,8 @@ KERNEL static size_t search(const int low[3], const int high[3], const int n[3],
 }
 
 /* Each pair once, at the atom with the higher index. */
-static int find_half(neighbour_list *list, const bins *bins, double cutoff) {
+static int find_half(neighbour_list *list, const bins *bins, double cutoff)
+{
     size_t n_half = 0;
     memset(list->n_upper, 0, list->n_atoms * sizeof *list->n_upper);
     for (size_t i = 0; i < list->n_atoms; i++) {
@@ -147,7 +153,8 @@ static int find_half(neighbour_list *list, const bins *bins, double cutoff) {
     return 0;
 }
 
-static void set_pair(neighbour_list *list, int64_t pair, size_t neighbour, const int32_t shift[3], int32_t sign) {
+static void set_pair(neighbour_list *list, int64_t pair, size_t neighbour, const int32_t shift[3], int32_t sign)
+{
     list->neighbour[pair] = (int32_t)neighbour;
     for (int d = 0; d < 3; d++) {
         list->shift[3 * pair + d] = sign * shift[d];
@@ -156,7 +163,8 @@ static void set_pair(neighbour_list *list, int64_t pair, size_t neighbour, const
 
 /* The part of atom i: first its pairs with lower atoms, then with higher ones. Walking the atoms upwards, the
  * second part of each comes out in order; walking the second parts upwards, so does the first. */
-static int fill_pairs(neighbour_list *list) {
+static int fill_pairs(neighbour_list *list)
+{
     const size_t n_atoms = list->n_atoms;
     int64_t n_pairs = 0;
     for (size_t i = 0; i < n_atoms; i++) {
@@ -190,12 +198,14 @@ static int fill_pairs(neighbour_list *list) {
     return 0;
 }
 
-static inline int precedes(const int32_t a[3], const int32_t b[3]) {
+static inline int precedes(const int32_t a[3], const int32_t b[3])
+{
     return a[0] != b[0] ? a[0] < b[0] : a[1] != b[1] ? a[1] < b[1] : a[2] < b[2];
 }
 
 /* Shell's method: runs are short, except in a cell much smaller than the cutoff. */
-static void sort_shifts(size_t n, int32_t (*shift)[3]) {
+static void sort_shifts(size_t n, int32_t (*shift)[3])
+{
     static const size_t gaps[] = {8929, 3905, 2161, 929, 505, 209, 109, 41, 19, 5, 1};
     for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++) {
         for (size_t k = gaps[g]; k < n; k++) {
@@ -211,7 +221,8 @@ static void sort_shifts(size_t n, int32_t (*shift)[3]) {
 }
 
 /* Images of the same neighbour by shift. */
-static void order_images(neighbour_list *list) {
+static void order_images(neighbour_list *list)
+{
     for (size_t i = 0; i < list->n_atoms; i++) {
         const int64_t end = list->start[i + 1];
         for (int64_t first = list->start[i]; first < end;) {
@@ -227,7 +238,8 @@ static void order_images(neighbour_list *list) {
     }
 }
 
-static int build(neighbour_list *list, const double *positions, const double cell[9], const int pbc[3]) {
+static int build(neighbour_list *list, const double *positions, const double cell[9], const int pbc[3])
+{
     const double cutoff = list->cutoff + list->skin;
     lattice lattice;
     bins bins;
@@ -264,7 +276,8 @@ static int build(neighbour_list *list, const double *positions, const double cel
 }
 
 /* Square of the longest way that an atom has come; not a number stays one. */
-KERNEL static double largest_move(size_t n_atoms, const double *from, const double *to) {
+KERNEL static double largest_move(size_t n_atoms, const double *from, const double *to)
+{
     double largest = 0;
     for (size_t i = 0; i < n_atoms; i++) {
         const double dx = to[3 * i] - from[3 * i], dy = to[3 * i + 1] - from[3 * i + 1],
@@ -279,7 +292,8 @@ KERNEL static double largest_move(size_t n_atoms, const double *from, const doub
 }
 
 static int still_holds(const neighbour_list *list, size_t n_atoms, const double *positions, const double cell[9],
-                       const int pbc[3]) {
+                       const int pbc[3])
+{
     if (!list->valid || n_atoms != list->n_atoms) {
         return 0;
     }
@@ -296,7 +310,8 @@ static int still_holds(const neighbour_list *list, size_t n_atoms, const double 
 }
 
 int neighbour_list_update(neighbour_list *list, size_t n_atoms, const double *positions, const double cell[9],
-                          const int pbc[3]) {
+                          const int pbc[3])
+{
     if (still_holds(list, n_atoms, positions, cell, pbc)) {
         return 0;
     }

@@ -57,8 +57,7 @@ static int centre_jacobian(const descriptor *d, const structure *s, size_t i, sc
     return 0;
 }
 
-static int structure_tangent(const descriptor *d, const structure *s, const double *direction, scratch *w,
-                             double *sums)
+static int structure_tangent(const descriptor *d, const structure *s, const double *direction, scratch *w, double *sums)
 {
     memset(sums, 0, (size_t)d->n_species * d->n_features * sizeof(double));
     for (size_t i = 0; i < s->n_atoms; i++) {
@@ -148,7 +147,14 @@ KERNEL static void feature_slopes(const jacobian_row *jacobian, int n_features, 
 
 int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial)
 {
-    static const int voigt[6][2] = {{0, 0}, {1, 1}, {2, 2}, {1, 2}, {0, 2}, {0, 1}};
+    static const int voigt[6][2] = {
+        {0, 0},
+        {1, 1},
+        {2, 2},
+        {1, 2},
+        {0, 2},
+        {0, 1}
+    };
     const size_t width = (size_t)d->n_species * d->n_features;
     scratch w;
     memset(features, 0, width * sizeof(double));

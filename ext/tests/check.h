@@ -23,13 +23,15 @@ static int checks_made, checks_failed;
     CHECK(fabs((a) - (b)) <= (tolerance), "%.17g against %.17g, allowed %g", (double)(a), (double)(b),                 \
           (double)(tolerance))
 
-static inline int checks_summary(const char *name) {
+static inline int checks_summary(const char *name)
+{
     printf("%s: %d checks, %d failed\n", name, checks_made, checks_failed);
     return checks_failed != 0 || checks_made == 0;
 }
 
 /* SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) */
-static inline uint64_t random_bits(uint64_t *state) {
+static inline uint64_t random_bits(uint64_t *state)
+{
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
@@ -37,7 +39,8 @@ static inline uint64_t random_bits(uint64_t *state) {
 }
 
 /* uniform in [low, high) */
-static inline double random_between(uint64_t *state, double low, double high) {
+static inline double random_between(uint64_t *state, double low, double high)
+{
     return low + (high - low) * (double)(random_bits(state) >> 11) * 0x1p-53;
 }
 

@@ -42,7 +42,8 @@ typedef struct {
 /* Nodes of a quadrature on the sphere: Gauss-Legendre in z, equal steps in the azimuth; exact to degree 2 N - 1. */
 enum { SPHERE_N = 20, SPHERE_POINTS = 2 * SPHERE_N * SPHERE_N };
 
-static inline void sphere_points(double (*point)[3], double *weight) {
+static inline void sphere_points(double (*point)[3], double *weight)
+{
     for (int a = 0, p = 0; a < SPHERE_N; a++) {
         double z = cos(M_PI * (a + 0.75) / (SPHERE_N + 0.5)), slope = 1;
         for (int newton = 0; newton < 12; newton++) { /* roots of the Legendre polynomial */
@@ -66,7 +67,8 @@ static inline void sphere_points(double (*point)[3], double *weight) {
 }
 
 /* Y_lm of one direction, all l to l_max. */
-static inline void harmonics_at(const harmonics_table *table, int l_max, const double u[3], double *value) {
+static inline void harmonics_at(const harmonics_table *table, int l_max, const double u[3], double *value)
+{
     harmonics_parts part;
     lanes y[N_LM_MAX], zero = {0};
     harmonics_parts_of(table, l_max, zero + u[0], zero + u[1], zero + u[2], &part);
@@ -77,7 +79,8 @@ static inline void harmonics_at(const harmonics_table *table, int l_max, const d
 }
 
 /* Couplings of three l with an even sum: integrals of three harmonics, with the sum of squares 1. */
-static inline void model_couplings(model *m) {
+static inline void model_couplings(model *m)
+{
     static double point[SPHERE_POINTS][3], weight[SPHERE_POINTS], value[SPHERE_POINTS][MODEL_N_LM];
     sphere_points(point, weight);
     for (int p = 0; p < SPHERE_POINTS; p++) {
@@ -140,7 +143,8 @@ static inline void model_couplings(model *m) {
     }
 }
 
-static inline void model_radial(model *m, double cutoff) {
+static inline void model_radial(model *m, double cutoff)
+{
     for (int interval = 0; interval < MODEL_N_INTERVALS; interval++) {
         const double x0 = (double)interval / MODEL_N_INTERVALS, h = 1.0 / MODEL_N_INTERVALS;
         for (int n = 0; n < MODEL_N_RADIAL; n++) {
@@ -166,7 +170,8 @@ static inline void model_radial(model *m, double cutoff) {
 }
 
 /* `core`: with the repulsion of two elements, Si and O. */
-static inline model *model_new(double cutoff, int core) {
+static inline model *model_new(double cutoff, int core)
+{
     model *m = aligned_alloc(64, (sizeof *m + 63) / 64 * 64);
     memset(m, 0, sizeof *m);
     descriptor *d = &m->d;

@@ -16,11 +16,13 @@ typedef struct {
     neighbour_list list;
 } sample;
 
-static double determinant(const double c[9]) {
+static double determinant(const double c[9])
+{
     return c[0] * (c[4] * c[8] - c[5] * c[7]) + c[1] * (c[5] * c[6] - c[3] * c[8]) + c[2] * (c[3] * c[7] - c[4] * c[6]);
 }
 
-static double closest(const sample *s) {
+static double closest(const sample *s)
+{
     neighbour_list list;
     neighbour_list_init(&list, 2.0, 0);
     neighbour_list_update(&list, s->n_atoms, s->positions, s->cell, s->pbc);
@@ -44,7 +46,8 @@ static double closest(const sample *s) {
 
 /* Atoms one after the other at random, none closer to another than `contact`. */
 static void fill(sample *s, size_t n_atoms, const double cell[9], const int pbc[3], double cutoff, double contact,
-                 uint64_t *state) {
+                 uint64_t *state)
+{
     memset(s, 0, sizeof *s);
     memcpy(s->cell, cell, sizeof s->cell);
     memcpy(s->pbc, pbc, sizeof s->pbc);
@@ -63,7 +66,8 @@ static void fill(sample *s, size_t n_atoms, const double cell[9], const int pbc[
     }
 }
 
-static structure view(sample *s) {
+static structure view(sample *s)
+{
     int code = neighbour_list_update(&s->list, s->n_atoms, s->positions, s->cell, s->pbc);
     CHECK(code >= 0, "neighbour list: %d", code);
     return (structure){s->n_atoms, s->species, s->positions, s->cell, &s->list};
@@ -73,7 +77,8 @@ typedef struct {
     double energy, atomic[N_MAX], forces[3 * N_MAX], virial[9];
 } answer;
 
-static answer compute(const model *m, sample *s, const double *weights, int n_threads) {
+static answer compute(const model *m, sample *s, const double *weights, int n_threads)
+{
     static evaluator state;
     answer out = {0};
     structure one = view(s);
@@ -86,7 +91,8 @@ static answer compute(const model *m, sample *s, const double *weights, int n_th
     return out;
 }
 
-static double *random_numbers(uint64_t *state, size_t n) {
+static double *random_numbers(uint64_t *state, size_t n)
+{
     double *numbers = malloc(n * sizeof *numbers);
     for (size_t k = 0; k < n; k++) {
         numbers[k] = random_between(state, -1, 1);
@@ -96,7 +102,8 @@ static double *random_numbers(uint64_t *state, size_t n) {
 
 /* Derivative of the energy when `change` moves the sample by t, of fourth order. */
 static double slope(const model *m, const sample *s, const double *weights,
-                    void (*change)(sample *, double, const int *), const int *what, double h) {
+                    void (*change)(sample *, double, const int *), const int *what, double h)
+{
     static const double factor[4] = {1, -8, 8, -1};
     double sum = 0;
     for (int step = 0; step < 4; step++) {
@@ -109,12 +116,14 @@ static double slope(const model *m, const sample *s, const double *weights,
     return sum / (12 * h);
 }
 
-static void displace(sample *s, double t, const int *what) {
+static void displace(sample *s, double t, const int *what)
+{
     s->positions[what[0]] += t;
 }
 
 /* Strain: every vector r becomes r + t r[what0] e[what1]. */
-static void strain(sample *s, double t, const int *what) {
+static void strain(sample *s, double t, const int *what)
+{
     for (size_t i = 0; i < s->n_atoms; i++) {
         s->positions[3 * i + what[1]] += t * s->positions[3 * i + what[0]];
     }
@@ -123,7 +132,8 @@ static void strain(sample *s, double t, const int *what) {
     }
 }
 
-static void check_gradients(const model *m, sample *s, const double *weights, const char *name) {
+static void check_gradients(const model *m, sample *s, const double *weights, const char *name)
+{
     answer exact = compute(m, s, weights, 1);
     for (int k = 0; k < (int)(3 * s->n_atoms); k++) {
         double numerical = -slope(m, s, weights, displace, &k, 1e-3);
@@ -163,7 +173,8 @@ static const struct {
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
-static void test_gradients(void) {
+static void test_gradients(void)
+{
     uint64_t state = 3;
     for (int core = 0; core < 2; core++) {
         model *m = model_new(4.0, core);
@@ -180,7 +191,8 @@ static void test_gradients(void) {
 }
 
 /* The same number along every way: energies, summed features, any adjoint, the tangent and the design matrix. */
-static void test_ways_agree(void) {
+static void test_ways_agree(void)
+{
     uint64_t state = 4;
     model *m = model_new(4.0, 0);
     const size_t n_features = (size_t)m->d.n_features, width = MODEL_N_SPECIES * n_features;
@@ -262,7 +274,8 @@ static void test_ways_agree(void) {
 }
 
 /* Rotation with inversion, another order of the atoms, another choice of images. */
-static void test_invariance(void) {
+static void test_invariance(void)
+{
     uint64_t state = 5;
     model *m = model_new(4.0, 1);
     double *weights = random_numbers(&state, MODEL_N_SPECIES * (size_t)m->d.n_features);
@@ -331,7 +344,8 @@ static void test_invariance(void) {
 
 /* A batch gives what its structures give, whatever the number of threads; the same number gives the same bits,
  * and after the first call no memory is taken. */
-static void test_batches_and_threads(void) {
+static void test_batches_and_threads(void)
+{
     uint64_t state = 6;
     model *m = model_new(4.0, 1);
     double *weights = random_numbers(&state, MODEL_N_SPECIES * (size_t)m->d.n_features);
@@ -416,7 +430,8 @@ static void test_batches_and_threads(void) {
 }
 
 /* A list with a skin holds pairs beyond the cutoff; they must not be felt. */
-static void test_skin_changes_nothing(void) {
+static void test_skin_changes_nothing(void)
+{
     uint64_t state = 7;
     model *m = model_new(4.0, 1);
     double *weights = random_numbers(&state, MODEL_N_SPECIES * (size_t)m->d.n_features);
@@ -432,7 +447,8 @@ static void test_skin_changes_nothing(void) {
     free(m);
 }
 
-int main(void) {
+int main(void)
+{
     test_gradients();
     test_ways_agree();
     test_invariance();

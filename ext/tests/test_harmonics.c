@@ -8,7 +8,8 @@
 
 static harmonics_table table;
 
-static void random_direction(uint64_t *state, double u[3]) {
+static void random_direction(uint64_t *state, double u[3])
+{
     double norm;
     do {
         norm = 0;
@@ -22,7 +23,8 @@ static void random_direction(uint64_t *state, double u[3]) {
     }
 }
 
-static double legendre(int l, double x) {
+static double legendre(int l, double x)
+{
     double before = 1, now = x;
     if (l == 0) {
         return 1;
@@ -35,7 +37,8 @@ static double legendre(int l, double x) {
     return now;
 }
 
-static void test_order_and_sign(void) {
+static void test_order_and_sign(void)
+{
     const double u[3] = {0.36, 0.48, 0.8}, c = sqrt(3 / (4 * M_PI)), e = sqrt(15 / (4 * M_PI));
     double y[N_LM_MAX];
     harmonics_at(&table, L_MAX, u, y);
@@ -50,7 +53,8 @@ static void test_order_and_sign(void) {
     CHECK_CLOSE(y[8], e / 2 * (u[0] * u[0] - u[1] * u[1]), 1e-15);
 }
 
-static void test_addition_theorem(void) {
+static void test_addition_theorem(void)
+{
     uint64_t state = 1;
     for (int trial = 0; trial < 200; trial++) {
         double a[3], b[3], y_a[N_LM_MAX], y_b[N_LM_MAX];
@@ -72,7 +76,8 @@ static void test_addition_theorem(void) {
     }
 }
 
-static void test_orthonormality(void) {
+static void test_orthonormality(void)
+{
     static double point[SPHERE_POINTS][3], weight[SPHERE_POINTS], overlap[N_LM_MAX][N_LM_MAX];
     sphere_points(point, weight);
     for (int p = 0; p < SPHERE_POINTS; p++) {
@@ -92,7 +97,8 @@ static void test_orthonormality(void) {
 }
 
 /* Along a tangential displacement the derivative is that of Y(u(t)) with |u| = 1, by differences of fourth order. */
-static void test_tangent_and_reverse(void) {
+static void test_tangent_and_reverse(void)
+{
     uint64_t state = 2;
     for (int trial = 0; trial < 50; trial++) {
         double u[3], w[3], along = 0, adjoint[N_LM_MAX], numerical[N_LM_MAX] = {0};
@@ -133,7 +139,8 @@ static void test_tangent_and_reverse(void) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     harmonics_prepare(&table);
     test_order_and_sign();
     test_addition_theorem();

@@ -11,7 +11,8 @@ typedef struct {
     int neighbour, shift[3];
 } pair;
 
-static int compare_pairs(const void *left, const void *right) {
+static int compare_pairs(const void *left, const void *right)
+{
     const pair *a = left, *b = right;
     if (a->neighbour != b->neighbour) {
         return a->neighbour < b->neighbour ? -1 : 1;
@@ -24,11 +25,13 @@ static int compare_pairs(const void *left, const void *right) {
     return 0;
 }
 
-static double determinant(const double c[9]) {
+static double determinant(const double c[9])
+{
     return c[0] * (c[4] * c[8] - c[5] * c[7]) + c[1] * (c[5] * c[6] - c[3] * c[8]) + c[2] * (c[3] * c[7] - c[4] * c[6]);
 }
 
-static double distance(const double *r, const double *cell, const int pbc[3], size_t i, size_t j, const int shift[3]) {
+static double distance(const double *r, const double *cell, const int pbc[3], size_t i, size_t j, const int shift[3])
+{
     double squared = 0;
     for (int k = 0; k < 3; k++) {
         double d = r[3 * j + k] - r[3 * i + k];
@@ -43,7 +46,8 @@ static double distance(const double *r, const double *cell, const int pbc[3], si
 /* All pairs of atom i by looking at every image within `reach` cells; those within `blur` of the cutoff may be
  * in the list or not. Positions must lie in or near the cell. */
 static void check_atom(const neighbour_list *list, const double *r, const double *cell, const int pbc[3], size_t i,
-                       int reach, double blur) {
+                       int reach, double blur)
+{
     const double cutoff = list->cutoff + list->skin;
     size_t capacity = 64, n_expected = 0, n_certain = 0;
     pair *expected = malloc(capacity * sizeof *expected);
@@ -95,7 +99,8 @@ static void check_atom(const neighbour_list *list, const double *r, const double
 }
 
 /* i -> j, shift S is there exactly when j -> i, shift -S is. */
-static void check_symmetry(const neighbour_list *list) {
+static void check_symmetry(const neighbour_list *list)
+{
     for (size_t i = 0; i < list->n_atoms; i++) {
         for (int64_t p = list->start[i]; p < list->start[i + 1]; p++) {
             size_t j = (size_t)list->neighbour[p];
@@ -110,7 +115,8 @@ static void check_symmetry(const neighbour_list *list) {
     }
 }
 
-static void random_cell(uint64_t *state, double size, double cell[9]) {
+static void random_cell(uint64_t *state, double size, double cell[9])
+{
     double volume;
     do {
         for (int k = 0; k < 9; k++) {
@@ -120,7 +126,8 @@ static void random_cell(uint64_t *state, double size, double cell[9]) {
     } while (fabs(volume) < 0.15 * size * size * size);
 }
 
-static void test_random_cells(void) {
+static void test_random_cells(void)
+{
     uint64_t state = 11;
     int left_handed = 0;
     neighbour_list list;
@@ -182,7 +189,8 @@ static void test_random_cells(void) {
 }
 
 /* Translating single atoms by lattice vectors changes the shifts and nothing else. */
-static void test_far_images(void) {
+static void test_far_images(void)
+{
     uint64_t state = 5;
     const double cell[9] = {6, 0.5, -1, 0, 5, 1, 1.25, 0, 7}; /* sums of few bits: translations are exact */
     const int pbc[3] = {1, 1, 1};
@@ -223,7 +231,8 @@ static void test_far_images(void) {
 }
 
 /* Within the skin the list is kept and holds every pair inside the cutoff; nothing is allocated again. */
-static void test_skin(void) {
+static void test_skin(void)
+{
     uint64_t state = 7;
     const double cell[9] = {12, 0, 0, 1, 11, 0, 0, 2, 13};
     const int pbc[3] = {1, 1, 0};
@@ -279,7 +288,8 @@ static void test_skin(void) {
 }
 
 static int update_once(double cutoff, double skin, size_t n_atoms, const double *positions, const double *cell, int a,
-                       int b, int c, size_t *n_pairs, size_t *atom) {
+                       int b, int c, size_t *n_pairs, size_t *atom)
+{
     neighbour_list list;
     neighbour_list_init(&list, cutoff, skin);
     int code = neighbour_list_update(&list, n_atoms, positions, cell, (int[3]){a, b, c});
@@ -290,7 +300,8 @@ static int update_once(double cutoff, double skin, size_t n_atoms, const double 
     return code;
 }
 
-static void test_edges_and_errors(void) {
+static void test_edges_and_errors(void)
+{
     const double unit[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1}, zero[9] = {0};
     const double flat[9] = {1, 0, 0, 0, 1, 0, 1, 1, 0};
     const double pair_in_one_place[6] = {3, 3, 3, 3, 3, 3};
@@ -316,7 +327,8 @@ static void test_edges_and_errors(void) {
 }
 
 /* After an error the list is used again as if nothing had happened. */
-static void test_recovery(void) {
+static void test_recovery(void)
+{
     const double cell[9] = {4, 0, 0, 0, 4, 0, 0, 0, 4};
     double positions[6] = {0, 0, 0, 2, 2, 2};
     const int pbc[3] = {1, 1, 1};
@@ -332,7 +344,8 @@ static void test_recovery(void) {
     neighbour_list_free(&list);
 }
 
-int main(void) {
+int main(void)
+{
     test_random_cells();
     test_far_images();
     test_skin();
