@@ -6,8 +6,9 @@ X_k^T X_k + Λ, b = Σ_k ρ_k X_k^T y_k, w = A⁻¹ b and S = Σ_k ρ_k y_k^T y_
 .. math:: 2 \ln p(y) = -N \ln S + \sum_k N_k \ln \rho_k - \ln |A| + \sum_j \ln \lambda_j + \text{const}
 
 The prior has few parameters: ln λ_j = θ[ν_j] + a ln(roughness_j²) + c ln(mean square of column j), one strength θ per
-correlation order, and two exponents. ρ_forces = 1; the other ρ_k are the relative weights of energies and virials,
-which the evidence chooses too. Only training structures enter.
+correlation order, and two exponents. ρ_virial is chosen too, so that virials of poor quality (too few plane waves, a
+kinetic part left in) lose their say. ρ_energy is not: what a linear model cannot describe is no independent noise, and
+many forces would outvote the few energies. Only training structures enter.
 
 MacKay, Neural Computation 4, 415 (1992), doi:10.1162/neco.1992.4.3.415.
 """
@@ -21,6 +22,9 @@ from comitia.errors import StructureError
 from comitia.training.normal_equations import KINDS, Factor
 
 WEAKEST_PRIOR, STRONGEST_PRIOR = 1e-13, 1e2  # relative to the diagonal of the normal equations
+FIRST_STRENGTHS = (1e-9, 1e-7, 1e-5, 1e-3)  # the search begins at the best of these
+FIRST_EXPONENTS = (1.5, 0.1)  # of roughness² and of the mean square of a column
+CHOSEN_KINDS = ("virial",)  # kinds of which the relative weight is chosen here
 
 
 @dataclasses.dataclass
@@ -83,7 +87,7 @@ class Evidence:
         if not self.kinds:
             raise StructureError("every energy and force of the training set is what the fixed terms give already")
         self.reference = "forces" if "forces" in self.kinds else self.kinds[0]
-        self.free_kinds = [kind for kind in self.kinds if kind != self.reference]
+        self.free_kinds = [kind for kind in self.kinds if kind != self.reference and kind in CHOSEN_KINDS]
         diagonal = sum(np.diag(moments[kind].gram) for kind in self.kinds)
         self.diagonal = np.maximum(diagonal, 1e-12 * diagonal.max())
         self.orders = sorted(set(shape.order[shape.order > 0].tolist()))
@@ -96,10 +100,10 @@ class Evidence:
         )
         self.constant = np.where(penalised, 0.0, np.log(1e-8 * self.diagonal))
 
-    def start(self, strength=1e-6):
-        """Parameters (ln ρ of the free kinds, θ of each order, a, c) at which a search begins."""
+    def start(self, strength, exponents=FIRST_EXPONENTS):
+        """Parameters (ln ρ of the free kinds, θ of each order, a, c) for one strength of the prior."""
         theta = np.log(strength) + self.diagonal_centre
-        return np.array([0.0] * len(self.free_kinds) + [theta] * len(self.orders) + [0.5, 1.0])
+        return np.array([0.0] * len(self.free_kinds) + [theta] * len(self.orders) + list(exponents))
 
     def bounds(self):
         low, high = (np.log(x) + self.diagonal_centre for x in (WEAKEST_PRIOR, STRONGEST_PRIOR))
@@ -108,7 +112,8 @@ class Evidence:
     def unpack(self, parameters):
         """{kind: ρ} and ln λ of every column."""
         n_free = len(self.free_kinds)
-        kind_weights = {self.reference: 1.0} | dict(zip(self.free_kinds, np.exp(parameters[:n_free]), strict=True))
+        kind_weights = dict.fromkeys(self.kinds, 1.0)
+        kind_weights |= dict(zip(self.free_kinds, np.exp(parameters[:n_free]).tolist(), strict=True))
         log_penalty = self.constant + self.columns @ parameters[n_free:]
         return kind_weights, np.maximum(log_penalty, np.log(WEAKEST_PRIOR * self.diagonal))
 
@@ -135,15 +140,17 @@ class Evidence:
         by_column = 1.0 - penalty * np.diag(inverse) - count * penalty * weights**2 / square
         return 0.5 * value, 0.5 * np.concatenate([by_kind, self.columns.T @ by_column])
 
-    def maximise(self, tolerance=0.2, n_iterations=60):
+    def maximise(self, tolerance=0.5, n_iterations=60):
         """`Regularisation` at the maximum, found by L-BFGS to about `tolerance` in the log evidence."""
 
         def negative(parameters):
             value, gradient = self(parameters)
             return -value, -gradient
 
-        start = self.start()
-        scale = max(abs(self(start, gradient=False)[0]), 1.0)
+        starts = [self.start(strength) for strength in FIRST_STRENGTHS]
+        values = [self(parameters, gradient=False)[0] for parameters in starts]
+        start = starts[int(np.argmax(values))]
+        scale = max(abs(max(values)), 1.0)
         found = scipy.optimize.minimize(
             negative,
             start,
@@ -178,9 +185,7 @@ class Evidence:
 
     def given(self, strength):
         """`Regularisation` of a strength that the user chose: λ_j = strength × roughness² × diagonal_j."""
-        parameters = self.start(strength)
-        parameters[-2] = 1.0
-        return self.regularisation(parameters, log_evidence=False)
+        return self.regularisation(self.start(strength, (1.0, 1.0)), log_evidence=False)
 
 
 def combine(moments, kind_weights, penalty):

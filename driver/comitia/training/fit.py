@@ -6,10 +6,12 @@ import difflib
 import platform
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from comitia.errors import SettingsError, StructureError
 from comitia.files import write_json
@@ -132,6 +134,7 @@ class _Fit:
         from comitia.potential.baselines import ZBL
 
         self.settings, self.split, self.stages = settings, split, stages
+        self.n_threads = settings.threads or default_threads()
         self.species = _species(split)
         self.constant = settings.reference_energies is None
         self.descriptor = Descriptor.build(self.species, settings.cutoff, constant=self.constant, **settings.basis)
@@ -158,20 +161,24 @@ class _Fit:
         names = sorted(set(self.folds[self.folds >= 0].tolist()))
         with self.stages.stage("committee", (1 + len(names)) * (2 + settings.members)) as step:
 
-            def one(allowed):
+            def one(fold, allowed):
+                rng = np.random.default_rng([settings.seed, 2, fold + 1])
                 regularisation = _regularise(equations, allowed, shape, settings)
                 step()
                 return fit_committee(
-                    equations, self.stratum, allowed, settings.members, regularisation, settings.weights, self.rng, step
+                    equations, self.stratum, allowed, settings.members, regularisation, settings.weights, rng, step
                 )
 
-            committee = one(everything)
-            return committee, {fold: one(self.folds != fold) for fold in names}
+            with ThreadPoolExecutor(self.n_threads) as pool:
+                tasks = {-1: pool.submit(one, -1, everything)}
+                tasks |= {fold: pool.submit(one, fold, self.folds != fold) for fold in names}
+                found = {fold: task.result() for fold, task in tasks.items()}
+            return found.pop(-1), found
 
     def run(self):
         """Both readings of the design matrix and the solutions between them."""
         stages, training = self.stages, self.split.training
-        stream = DesignStream(self.descriptor, training, self.settings.threads)
+        stream = DesignStream(self.descriptor, training, self.n_threads)
         with stages.stage("design", len(training)) as step:
             equations = accumulate(stream, self.targets, self.group, len(self.stratum), step)
         committee, fold_committees = self.solve(equations)
@@ -263,7 +270,7 @@ def fit(settings, directory=".", output=None, progress=True):
     split = dataset.split(structures, settings, lambda name: find_input(directory, name))
     if len(split.training) < 2:
         raise StructureError(f"{settings.data}: {len(split.training)} structures are left to train on; give more")
-    with Stages(progress) as stages:
+    with Stages(progress) as stages, threadpool_limits(1, "blas"):  # threads are ours: over structures and over fits
         work = _Fit(settings, split, stages)
         work.run()
         validation = work.evaluate("validation", split.validation)
@@ -297,7 +304,7 @@ def fit(settings, directory=".", output=None, progress=True):
     potential = work.potential(energy.alpha, forces.alpha, metadata=report)
     potential.save(output)
     seconds = {**stages.seconds, "total": time.perf_counter() - begin}
-    written = {"model": str(output), **report, "seconds": seconds, "threads": settings.threads or default_threads()}
+    written = {"model": str(output), **report, "seconds": seconds, "threads": work.n_threads}
     write_json(output.with_suffix(".json"), written)
     return FitResult(potential, written, output, held_out)
 

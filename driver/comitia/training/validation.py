@@ -1,12 +1,14 @@
 """Errors of a model on labelled structures, and whether its uncertainties are as large as they."""
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 
 from comitia.structures import VOIGT, check_species
 from comitia.training.calibration import calibrate, predictive_sigma, summarise
 
+SYMMETRY_FLOOR = 0.05  # force components with a smaller spread, relative to the rms one, are zero by symmetry
 UNITS = {"energy": "meV/atom", "forces": "eV/Å", "virial": "meV/atom"}
 
 
@@ -92,14 +94,24 @@ class Evaluation:
         return np.array(columns, dtype=float).reshape(-1, 3).T
 
     def forces(self, records=None):
-        """Errors and raw spreads of force components, (n,) each, eV/Å."""
+        """Errors and raw spreads of force components, (n,) each, eV/Å.
+
+        Components that symmetry makes zero are left out: no member can be wrong about them, so that the rounding of the
+        reference divided by a vanishing spread would decide the calibration of all others.
+        """
         chosen = [r for r in (self.records if records is None else records) if r.force_error is not None]
         chosen = [r for r in chosen if r.force_spread is not None]
         if not chosen:
             return np.empty((2, 0))
-        return np.array(
-            [np.concatenate([r.force_error for r in chosen]), np.concatenate([r.force_spread for r in chosen])]
-        )
+        error = np.concatenate([r.force_error for r in chosen])
+        spread = np.concatenate([r.force_spread for r in chosen])
+        usable = spread > SYMMETRY_FLOOR * self._rms_force_spread
+        return np.array([error[usable], spread[usable]])
+
+    @cached_property
+    def _rms_force_spread(self):
+        spreads = [r.force_spread for r in self.records if r.force_spread is not None]
+        return float(np.sqrt(np.mean(np.concatenate(spreads) ** 2)))
 
     def calibrate(self, records=None):
         """Calibrations of energies and of forces by these structures."""
