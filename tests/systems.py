@@ -62,6 +62,13 @@ def mixed(atoms, numbers, seed):
     return atoms
 
 
+def crystal(numbers, repeats, seed):
+    """Diamond cells of eight atoms each, rattled by up to 0.1 Å, species at random."""
+    atoms = bulk("Si", "diamond", a=5.43, cubic=True).repeat(repeats)
+    atoms.positions += np.random.default_rng(seed).uniform(-0.1, 0.1, atoms.positions.shape)
+    return mixed(atoms, numbers, seed)
+
+
 TRICLINIC = np.array([[5.2, 0.3, -0.4], [1.9, 4.9, 0.2], [-1.1, 1.4, 5.6]])
 LEFT_HANDED = TRICLINIC[[1, 0, 2]]
 
