@@ -1,0 +1,93 @@
+"""Replica exchange, exchanges of atoms and a PLUMED restraint, from the templates, with real i-PI and our client."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import crystal, small_model, write_ipi_xyz
+from numpy.testing import assert_allclose
+
+from comitia.engines.ipi import sample
+from comitia.engines.ipi_input import read_xml
+from comitia.engines.plumed import INSTALL, find_kernel
+from comitia.units import BOHR, HARTREE
+
+INPUTS = Path(__file__).resolve().parents[2] / "inputs"
+NEON_ARGON = (10, 18)
+
+
+def run(folder, template, atoms, n_steps, **changes):
+    """Run a template of inputs/ with the small model of these species."""
+    small_model(tuple(sorted({int(z) for z in atoms.numbers}))).save(folder / "model.safetensors")
+    write_ipi_xyz(folder / "init.xyz", atoms)
+    text = (INPUTS / template).read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / template).write_text(text)
+    (folder / "plumed.dat").write_text((INPUTS / "plumed.dat").read_text())
+    report = sample(
+        folder / template,
+        folder / "model.safetensors",
+        n_threads=1,
+        directory=folder,
+        total_steps=n_steps,
+        progress=False,
+    )
+    assert report["status"] == "finished"
+
+
+def last_positions(folder):
+    """Positions of every system at the last step, (n_atoms, 3), Å, in full precision."""
+    found = [q.text.strip().strip("[]").split(",") for q in read_xml(folder / "RESTART").iterfind(".//beads/q")]
+    return [np.array(q, float).reshape(-1, 3) * BOHR for q in found]
+
+
+def energy_of(folder, atoms, positions):
+    """Energy (hartree) of these positions in this process."""
+    moved = atoms.copy()
+    moved.positions = positions
+    species = tuple(sorted({int(z) for z in atoms.numbers}))
+    return small_model(species).compute(moved).energy / HARTREE
+
+
+def test_every_replica_of_an_exchange_gets_its_own_forces(tmp_path):
+    atoms = crystal(seed=3)
+    run(tmp_path, "remd.xml", atoms, 100, **{"<stride> 20 </stride>": "<stride> 2 </stride>"})
+    temperatures = []
+    for replica, positions in enumerate(last_positions(tmp_path)):
+        out = np.loadtxt(tmp_path / f"{replica}_remd.out")
+        members = np.loadtxt(tmp_path / f"{replica}_remd.committee_pot_0")
+        assert_allclose(members.mean(axis=1), out[:, 5], rtol=1e-12)
+        assert_allclose(energy_of(tmp_path, atoms, positions), out[-1, 5], rtol=1e-9)
+        temperatures.append(out[:, 4])
+    temperatures = np.array(temperatures)
+    # at every step each temperature is in one replica, and they did change places
+    assert_allclose(np.sort(temperatures, axis=0), np.broadcast_to([[60], [70], [80]], temperatures.shape), rtol=1e-6)
+    assert (np.ptp(temperatures, axis=1) > 1).any()
+
+
+def test_exchanges_of_atoms_jump_and_keep_the_conserved_quantity(tmp_path):
+    atoms = crystal(NEON_ARGON, seed=4)
+    run(tmp_path, "atomswap.xml", atoms, 100)
+    out = np.loadtxt(tmp_path / "atomswap.out")
+    (positions,) = last_positions(tmp_path)
+    assert_allclose(energy_of(tmp_path, atoms, positions), out[-1, 4], rtol=1e-9)
+    jump = np.linalg.norm(positions - atoms.positions, axis=1)
+    assert (jump > 2.0).sum() >= 2  # a neighbour is 3.3 Å away
+    assert np.ptp(out[:, 2]) < 64 * 1e-6  # hartree, a thousandth of kT an atom
+
+
+@pytest.mark.skipif(find_kernel() is None, reason=f"no PLUMED kernel; {INSTALL}")
+def test_a_plumed_restraint_acts_beside_our_forces(tmp_path):
+    atoms = crystal(seed=5)
+    run(tmp_path, "plumed.xml", atoms, 100)
+    out = np.loadtxt(tmp_path / "plumed.out")
+    (positions,) = last_positions(tmp_path)
+    assert_allclose(energy_of(tmp_path, atoms, positions), out[-1, 4], rtol=1e-9)
+    distance = np.linalg.norm(positions[1] - positions[0])
+    assert_allclose(out[-1, 5] * HARTREE, 0.25 * (distance - 3.5) ** 2, rtol=1e-5)  # i-PI's and PLUMED's constants
+    assert np.ptp(out[:, 2]) < 64 * 1e-6
+    colvar = np.loadtxt(tmp_path / "COLVAR")
+    assert len(colvar) >= 100
+    assert_allclose(colvar[-1, 1], distance, atol=2e-6)
