@@ -150,26 +150,41 @@ def test_a_client_that_dies_or_hangs_ends_the_run(folder, number):
     assert report(folder)["status"] == "failed"
 
 
-def test_i_pi_that_dies_ends_the_run(folder):
-    process = start(folder)
-    wait_for_step(folder, 3, process)
-    os.kill(next(pid for pid in _children(process) if pid != child(process, "serve")), signal.SIGKILL)
-    code, said = finish(process)
-    assert code == 4
-    assert re.search(r"i-PI ended with code|force client ended", said)
-
-
 def _children(process):
     return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
-def test_nothing_survives_a_command_that_is_killed(folder):
+def test_a_command_that_is_killed_leaves_a_run_that_can_go_on(folder):
     process = start(folder)
     wait_for_step(folder, 3, process)
     process.kill()
     finish(process)  # the leak guard of this folder sees the processes that are left
-    code, said = finish(start(folder, steps=0))  # the next run clears the sockets away
+    total = max(steps(folder)) + 10
+    code, said = finish(start(folder, steps=total))  # i-PI may still be ending; the sockets are cleared away
     assert code == 0, said
+    assert report(folder)["restarted_from"] > 0
+    assert steps(folder) == list(range(total + 1))
+
+
+def test_after_a_kill_of_i_pi_the_run_goes_on_from_a_checkpoint(folder):
+    text = (folder / "nve.xml").read_text()
+    (folder / "nve.xml").write_text(text.replace("stride='200' overwrite='True'", "stride='10' overwrite='False'"))
+    process = start(folder)
+    wait_for_step(folder, 25, process)
+    os.kill(next(pid for pid in _children(process) if pid != child(process, "serve")), signal.SIGKILL)
+    code, said = finish(process)
+    assert code == 4
+    assert re.search(r"i-PI ended with code|force client ended", said)
+    assert report(folder)["status"] == "failed"
+    total = max(steps(folder)) + 10
+    code, said = finish(start(folder, steps=total))
+    assert code == 0, said
+    assert report(folder)["restarted_from"] % 10 in (0, 1)
+    assert report(folder)["restarted_from"] >= 20
+    assert steps(folder) == list(range(total + 1))
+    for name, every in (("nve.committee_pot_0", 1), ("nve.pos_0.xyz", 10)):
+        found = re.findall(r"Step:\s*(\d+)", (folder / name).read_text())
+        assert list(map(int, found)) == list(range(0, total + 1, every))
 
 
 def test_what_i_pi_refuses_is_said(folder):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from comitia.engines import run_folder
 from comitia.engines.ipi_input import IpiInput
+from comitia.engines.ipi_rewind import rewind_outputs
 from comitia.engines.ipi_structure import read_initial_structure
 from comitia.engines.plumed import INSTALL, find_kernel
 from comitia.engines.processes import Child, stop_all
@@ -77,8 +78,9 @@ def _plumed(run):
 class _Run:
     """i-PI and its clients while they run; whatever happens, `stop` leaves nothing of them."""
 
-    def __init__(self, folder, stall):
+    def __init__(self, folder, lock, stall):
         self.folder, self.stall = folder, stall
+        self._lock = lock
         self.sockets = Path(tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-", dir="/tmp"))  # 0700, a short path
         self.ipi, self.clients = None, []
         self._clients_gone_at = None
@@ -94,6 +96,7 @@ class _Run:
             self.folder / "i-pi.log",
             self.folder,
             {"OMP_NUM_THREADS": "1"} | _plumed(run),
+            (self._lock,),
         )
         model, template, n_clients, n_threads, offset = client_options
         for socket in run.sockets:
@@ -254,7 +257,7 @@ def sample(
     potential = comitia.load(model_path)
     total_steps = run.total_steps if total_steps is None else total_steps
     folder.mkdir(parents=True, exist_ok=True)
-    with run_folder.to_ourselves(folder):
+    with run_folder.to_ourselves(folder) as lock:
         template = _template(run, folder, potential.species)
         state = run_folder.earlier_state(folder, run, run_folder.file_hash(model_path))
         first_step = 0 if state is None else state.step
@@ -281,7 +284,11 @@ def sample(
         run_folder.remove_exit_file(folder, "left by an earlier run")
         n_threads = n_threads or max(1, default_threads() // (clients * len(run.sockets)))
         options = Path(model_path).resolve(), template, clients, n_threads, offset
-        return _sample(folder, run, _prepared(run, state, folder, total_steps), options, report, progress, stall)
+        if state is not None:
+            rewind_outputs(folder, run, first_step)
+        prepared = _prepared(run, state, folder, total_steps)
+        children = _Run(folder, lock, stall)
+        return _sample(children, run, prepared, options, report, progress)
 
 
 def _written(folder, report):
@@ -289,14 +296,13 @@ def _written(folder, report):
     return report
 
 
-def _sample(folder, run, prepared, options, report, progress, stall):
+def _sample(children, run, prepared, options, report, progress):
     """Start, watch, stop; the report says how it ended."""
-    _written(folder, report)
-    total_steps, begin = report["total_steps"], time.monotonic()
+    folder, total_steps, begin = children.folder, report["total_steps"], time.monotonic()
     counter = StepCounter(folder, run.progress_columns())
-    children = _Run(folder, stall)
     status, reason = "failed", None
     try:
+        _written(folder, report)
         with Progress(Path(report["input"]).stem, report["step"], total_steps, progress) as shown:
             children.start(prepared, run, options)
             report["logs"] = [child.log_path.name for child in (children.ipi, *children.clients)]

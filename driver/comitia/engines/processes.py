@@ -21,9 +21,10 @@ class Child:
     log_path : its output and errors are appended here
     cwd : folder in which it runs
     environment : dict added to ours
+    descriptors : open files that it inherits
     """
 
-    def __init__(self, name, command, log_path, cwd, environment=None):
+    def __init__(self, name, command, log_path, cwd, environment=None, descriptors=()):
         self.name = name
         self.log_path = Path(log_path)
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
@@ -36,6 +37,7 @@ class Child:
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=descriptors,
             )
 
     @property

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from pathlib import Path
 
 from comitia.engines.ipi_input import IpiInput
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 RECORD = "sample.json"
 RESTART = "RESTART"
 EXIT = "EXIT"
+LOCK_TIMEOUT = 3.0  # s for a run that was killed to end
 
 
 def file_hash(path):
@@ -26,16 +28,25 @@ def file_hash(path):
 
 @contextlib.contextmanager
 def to_ourselves(folder):
-    """Hold the folder: two runs in one would write the same files."""
+    """Hold the folder: two runs in one would write the same files.
+
+    Yields the descriptor that holds it. Children that inherit it hold it too, so that i-PI, which takes a second to
+    end when we are killed, cannot meet its successor.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + LOCK_TIMEOUT
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(
-                f"{folder}: another comitia sample runs there; give each run its own --directory"
-            ) from None
-        yield
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise SettingsError(
+                        f"{folder}: another comitia sample runs there; give each run its own --directory"
+                    ) from None
+                time.sleep(0.1)
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -57,8 +68,25 @@ def read_record(folder):
     return content if isinstance(content, dict) else {}
 
 
+def _states(folder, run):
+    """Every saved state in `folder` that can be read, and the error of the last that cannot."""
+    found, damage = [], None
+    checkpoints = [element.get("filename", "restart").strip() for element in run.root.iterfind("output/checkpoint")]
+    paths = [path for name in checkpoints for path in sorted(Path(folder).glob(f"{run.prefix}.{name}*"))]
+    for path in [Path(folder) / RESTART, *paths]:
+        if path.is_file():
+            try:
+                found.append(IpiInput(path))
+            except SettingsError as error:
+                damage = error
+    return found, damage
+
+
 def earlier_state(folder, run, model_hash):
-    """The RESTART in `folder` as an `IpiInput`, or None for a first run.
+    """The latest state that an earlier run saved in `folder`, as an `IpiInput`; None for a first run.
+
+    i-PI writes RESTART when it is stopped, and the checkpoints that the input asks for meanwhile: the latter serve
+    after a kill.
 
     Parameters
     ----------
@@ -69,24 +97,25 @@ def earlier_state(folder, run, model_hash):
     Raises
     ------
     SettingsError
-        if RESTART is damaged, or belongs to another input or another model.
+        if there are only damaged states, or they belong to another input or another model.
     """
-    path = Path(folder) / RESTART
-    if not path.exists():
+    found, damage = _states(folder, run)
+    if not found:
+        if damage is not None:
+            raise SettingsError(f"{damage}; a run that was killed may leave it so: remove it to start anew")
         return None
-    try:
-        state = IpiInput(path)
-    except SettingsError as error:
-        raise SettingsError(f"{error}; a run that was killed may leave it so: remove it to start anew") from error
+    if damage is not None:
+        log.warning("%s; another saved state is used", damage)
+    state = max(found, key=lambda candidate: candidate.step)
     record = read_record(folder)
     same_input = record.get("input_sha256", run.identity()) == run.identity() and state.prefix == run.prefix
     if not same_input:
         raise SettingsError(
-            f"{path}: was written by another input than {run.path}; remove it, or choose another --directory"
+            f"{state.path}: was written by another input than {run.path}; remove it, or choose another --directory"
         )
     if record.get("model_sha256", model_hash) != model_hash:
         raise SettingsError(
-            f"{path}: was sampled with another model; one run cannot change its potential: remove it to start anew, "
-            "or choose another --directory"
+            f"{state.path}: was sampled with another model; one run cannot change its potential: remove it to start "
+            "anew, or choose another --directory"
         )
     return state

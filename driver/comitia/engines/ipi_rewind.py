@@ -1,0 +1,89 @@
+"""Outputs of i-PI cut back to the step of a state, so that a run that was killed goes on without a line twice.
+
+i-PI appends after a restart. After a signal its RESTART and its outputs agree; after a kill the outputs are ahead
+of the last state that was saved.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_STEP = re.compile(rb"Step:\s*(\d+)")
+
+
+def _first_property_after(file, column, step):
+    """Offset of the first row of a property file that is later than `step`, or None."""
+    offset = 0
+    for line in file:
+        fields = line.split()
+        if fields and not line.lstrip().startswith(b"#"):
+            try:
+                later = float(fields[column]) > step
+            except (ValueError, IndexError):
+                later = True  # a row that was being written
+            if later or not line.endswith(b"\n"):
+                return offset
+        offset += len(line)
+    return None
+
+
+def _first_frame_after(file, step, lines_before):
+    """Offset of the first frame later than `step`; its step stands `lines_before` lines below its start."""
+    starts, offset = [], 0
+    for line in file:
+        starts = [*starts, offset][-1 - lines_before :]
+        found = _STEP.search(line) if line.lstrip().startswith((b"#", b"TITLE")) else None
+        if found and int(found.group(1)) > step:
+            return starts[0]
+        offset += len(line)
+    return None
+
+
+def _series(run):
+    """(file name pattern, kind, column of the step) of every text output of an input."""
+    for element in run.root.iterfind("output/properties"):
+        names = [name.strip() for name in (element.text or "").strip().strip("[]").split(",")]
+        if "step" in names:
+            yield element.get("filename", "out").strip(), "properties", names.index("step")
+    for element in run.root.iterfind("output/trajectory"):
+        name, quantity = element.get("filename", "traj").strip(), (element.text or "").split("{")[0].strip()
+        if quantity.startswith("extras"):
+            yield f"{name}_*", "extras", None
+        elif element.get("format", "xyz").strip() in ("xyz", "pdb"):
+            kind = element.get("format", "xyz").strip()
+            yield f"{name}*.{kind}", kind, None
+
+
+def rewind_outputs(folder, run, step):
+    """Cut everything later than `step` from the outputs of `run` in `folder`.
+
+    Parameters
+    ----------
+    folder : Path
+    run : IpiInput
+    step : int, of the state from which the run will go on
+
+    Returns
+    -------
+    list of the files that were cut.
+    """
+    cut = []
+    for name, kind, column in _series(run):
+        for path in sorted({*Path(folder).glob(f"{run.prefix}.{name}"), *Path(folder).glob(f"*_{run.prefix}.{name}")}):
+            with open(path, "r+b") as file:
+                if kind == "properties":
+                    offset = _first_property_after(file, column, step)
+                else:
+                    offset = _first_frame_after(file, step, lines_before=1 if kind == "xyz" else 0)
+                if offset is not None:
+                    file.truncate(offset)
+                    os.fsync(file.fileno())
+                    cut.append(path)
+    if cut:
+        log.warning(
+            "cut back to step %d, where the last saved state is: %s", step, ", ".join(path.name for path in cut)
+        )
+    return cut
