@@ -78,7 +78,7 @@ THERMOSTAT_TAU = 100.0  # fs; Langevin, and the centroid of PILE-L
 HOLDOUT_COUNTS = {"holdout_classical300": 60, "holdout_pimd300": 60}
 HOLDOUT_SEED = 31
 TRAINING_SHARES = {"pimd300": 0.40, "pimd600": 0.20, "classical600": 0.15, "classical1000": 0.15, "classical300": 0.10}
-N_TRAINING = 657
+N_TRAINING = 704
 MAX_OO = 3.3  # Å; beyond it, or with a proton farther than MAX_OH from both oxygens, the frame has dissociated
 MAX_OH = 1.7  # Å
 
