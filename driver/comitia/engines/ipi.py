@@ -58,11 +58,20 @@ def find_ipi():
 
 
 def _remove_orphaned_sockets():
-    """Remove the socket folders of runs that were killed before they could."""
-    for folder in Path("/tmp").glob(f"{SOCKETS}*-*"):
-        pid = folder.name.removeprefix(SOCKETS).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
-            shutil.rmtree(folder, ignore_errors=True)
+    """Remove the sockets of runs that were killed before they could."""
+    for path in [*Path("/tmp").glob(f"{SOCKETS}*-*"), *Path("/tmp").glob(f"ipi_{SOCKETS}*-*")]:
+        pid = path.name.removeprefix("ipi_").removeprefix(SOCKETS).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and not Path(f"/proc/{pid}").exists() and path.stat().st_uid == os.getuid():
+                _remove(path)
+
+
+def _remove(path):
+    """Remove a socket, or a folder of them."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _plumed(run):
@@ -82,6 +91,7 @@ class _Run:
         self.folder, self.stall = folder, stall
         self._lock = lock
         self.sockets = Path(tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-", dir="/tmp"))  # 0700, a short path
+        self.nested_name = f"{self.sockets.name}-"  # of sockets that i-PI always puts into /tmp
         self.ipi, self.clients = None, []
         self._clients_gone_at = None
         self._sign_of_life = time.monotonic(), None
@@ -100,9 +110,12 @@ class _Run:
         )
         model, template, n_clients, n_threads, offset = client_options
         for socket in run.sockets:
-            where = ["--unix", socket.address] if socket.mode == "unix" else ["--host", socket.address]
             if socket.mode == "inet":
-                where += ["--port", socket.port]
+                where = ["--host", socket.address, "--port", socket.port]
+            elif socket.nested is None:
+                where = ["--unix", socket.address]
+            else:
+                where = ["--unix", f"/tmp/ipi_{self.nested_name}{socket.nested}"]
             for number in range(n_clients):
                 name = f"client-{socket.name or 'forces'}-{number}"
                 command = [*python, "-m", "comitia.cli", "serve", model, "--template", template, *where]
@@ -165,7 +178,8 @@ class _Run:
                 self.ipi.stop(timeout)
             stop_all(self.clients, timeout)
         finally:
-            shutil.rmtree(self.sockets, ignore_errors=True)
+            for path in [self.sockets, *Path("/tmp").glob(f"ipi_{self.nested_name}*")]:
+                _remove(path)
             run_folder.remove_exit_file(self.folder, "found at the end")
 
 
@@ -186,10 +200,10 @@ def _template(run, folder, species):
     return path
 
 
-def _prepared(run, state, folder, total_steps):
+def _prepared(run, state, folder, total_steps, nested_name):
     """Path of what i-PI reads: the input, RESTART, or a copy of one of them."""
     source = state or run
-    text = source.copy_for(folder, total_steps)
+    text = source.copy_for(folder, total_steps, nested_name)
     if text is None:
         return source.path.resolve()
     path = folder / ("i-pi.restart.xml" if state else "i-pi.input.xml")
@@ -286,9 +300,7 @@ def sample(
         options = Path(model_path).resolve(), template, clients, n_threads, offset
         if state is not None:
             rewind_outputs(folder, run, first_step)
-        prepared = _prepared(run, state, folder, total_steps)
-        children = _Run(folder, lock, stall)
-        return _sample(children, run, prepared, options, report, progress)
+        return _sample(_Run(folder, lock, stall), run, state, options, report, progress)
 
 
 def _written(folder, report):
@@ -296,13 +308,14 @@ def _written(folder, report):
     return report
 
 
-def _sample(children, run, prepared, options, report, progress):
+def _sample(children, run, state, options, report, progress):
     """Start, watch, stop; the report says how it ended."""
     folder, total_steps, begin = children.folder, report["total_steps"], time.monotonic()
     counter = StepCounter(folder, run.progress_columns())
     status, reason = "failed", None
     try:
         _written(folder, report)
+        prepared = _prepared(run, state, folder, total_steps, children.nested_name)
         with Progress(Path(report["input"]).stem, report["step"], total_steps, progress) as shown:
             children.start(prepared, run, options)
             report["logs"] = [child.log_path.name for child in (children.ipi, *children.clients)]

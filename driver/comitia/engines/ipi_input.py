@@ -29,6 +29,8 @@ class ForceSocket:
     port : int
     batch_size : int, structures in one message
     latency : float, s
+    nested : int or None, its number among the sockets inside another force field, for instance <ffcommittee>: there
+        i-PI 3.3 does not apply the prefix of its sockets, but always `/tmp/ipi_`
     """
 
     name: str
@@ -37,6 +39,7 @@ class ForceSocket:
     port: int
     batch_size: int
     latency: float
+    nested: int | None = None
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -102,7 +105,13 @@ class IpiInput:
         self.float_format = self.root.get("floatformat", DEFAULT_FLOAT_FORMAT)
         self.sockets = tuple(self._sockets())
 
+    def _nested_sockets(self, root):
+        """The <ffsocket> elements inside another force field."""
+        direct = set(root.findall("ffsocket"))
+        return [element for element in root.iter("ffsocket") if element not in direct]
+
     def _sockets(self):
+        nested = self._nested_sockets(self.root)
         for element in self.root.iter("ffsocket"):
             where = f"{self.path}: <ffsocket name='{element.get('name', '')}'>"
             mode = element.get("mode", "inet").strip()
@@ -115,6 +124,7 @@ class IpiInput:
                 port=_number(int, _text(element, "port", DEFAULT_PORT), f"{where} <port>"),
                 batch_size=_number(int, _text(element, "batch_size", 1), f"{where} <batch_size>"),
                 latency=_number(float, _text(element, "latency", DEFAULT_LATENCY), f"{where} <latency>"),
+                nested=nested.index(element) if element in nested else None,
             )
 
     @property
@@ -220,14 +230,22 @@ class IpiInput:
                 )
         return said
 
-    def copy_for(self, folder, total_steps=None):
+    def copy_for(self, folder, total_steps=None, nested_name=None):
         """Text of this input for i-PI running in `folder`: named files found, and `total_steps` set.
 
+        `nested_name` begins the addresses of nested unix sockets, whose place is shared with all other runs.
         None where the file itself will do.
         """
         root = deepcopy(self.root)
-        changed = total_steps is not None and total_steps != self.total_steps
-        if changed:
+        changed = False
+        for number, element in enumerate(self._nested_sockets(root) if nested_name else []):
+            if element.get("mode", "inet").strip() == "unix":
+                address = element.find("address")
+                address = ElementTree.SubElement(element, "address") if address is None else address
+                address.text = f" {nested_name}{number} "
+                changed = True
+        if total_steps is not None and total_steps != self.total_steps:
+            changed = True
             element = root.find("total_steps")
             if element is None:
                 element = ElementTree.SubElement(root, "total_steps")

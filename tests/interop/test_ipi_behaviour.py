@@ -1,0 +1,135 @@
+"""What i-PI does with what `comitia serve` sends: committees, virials, clients that leave."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import crystal, small_model, write_ipi_xyz
+from numpy.testing import assert_allclose
+
+from comitia.engines.ipi import find_ipi, sample
+
+INPUTS = Path(__file__).resolve().parents[2] / "inputs"
+PATIENCE = 60  # s
+
+
+@pytest.fixture
+def folder(tmp_path):
+    small_model().save(tmp_path / "model.safetensors")
+    write_ipi_xyz(tmp_path / "init.xyz", crystal(repeats=(2, 2, 2), seed=1))
+    (tmp_path / "nve.xml").write_text((INPUTS / "nve.xml").read_text())
+    return tmp_path
+
+
+@contextlib.contextmanager
+def programs(folder):
+    """Start programs whose sockets are in a folder of their own; end them all."""
+    sockets, running = tempfile.mkdtemp(prefix="ci-", dir="/tmp"), []
+
+    def start(*command):
+        command = [str(word).replace("SOCKETS", f"{sockets}/") for word in command]
+        running.append(subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return running[-1]
+
+    try:
+        yield start
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+        shutil.rmtree(sockets)
+
+
+def i_pi(start):
+    return start(sys.executable, "-P", find_ipi(), "-S", "SOCKETS", "nve.xml")
+
+
+def serve(start, *options):
+    where = ("--template", "init.xyz", "--unix", "comitia", "--sockets-prefix", "SOCKETS", "--threads", "1")
+    return start(sys.executable, "-m", "comitia.cli", "serve", "model.safetensors", *where, *options)
+
+
+def last_step(folder):
+    path = folder / "nve.out"
+    rows = [line for line in path.read_text().splitlines() if not line.startswith("#")] if path.exists() else []
+    return int(float(rows[-1].split()[0])) if rows else -1
+
+
+def wait_for_step(folder, step):
+    deadline = time.monotonic() + PATIENCE
+    while last_step(folder) < step:
+        assert time.monotonic() < deadline, f"no step {step}"
+        time.sleep(0.05)
+
+
+def test_a_client_that_is_stopped_hands_its_work_to_another(folder):
+    text = (folder / "nve.xml").read_text()
+    (folder / "nve.xml").write_text(text.replace("> 1000 </total_steps>", "> 10000000 </total_steps>"))
+    with programs(folder) as start:
+        server = i_pi(start)
+        for _ in range(3):  # each is stopped somewhere in its work
+            client = serve(start)
+            wait_for_step(folder, last_step(folder) + 7)
+            client.send_signal(signal.SIGTERM)
+            assert client.wait(PATIENCE) == 128 + signal.SIGTERM
+        client = serve(start)
+        wait_for_step(folder, last_step(folder) + 7)
+        server.terminate()
+        assert server.wait(PATIENCE) == 0
+        assert client.wait(PATIENCE) == 0
+
+
+def as_committee(text):
+    """The input with the socket inside a committee of i-PI, and the committee's uncertainty printed."""
+    text = text.replace("<ffsocket name='comitia'", "<ffcommittee name='comitia'> <ffsocket name='member'")
+    text = text.replace("</ffsocket>", "</ffsocket> <parse_json> True </parse_json> </ffcommittee>")
+    sigma = "<trajectory filename='sigma' extra_type='committee_uncertainty' stride='1'> extras </trajectory>"
+    return text.replace("</output>", f"{sigma} </output>")
+
+
+def test_a_committee_of_i_pi_takes_members_forces_and_virials(folder):
+    text = (folder / "nve.xml").read_text().replace("> 1000 </total_steps>", "> 20 </total_steps>")
+    name = f"comitia-test-{folder.parent.name}"  # i-PI puts a socket inside a committee into /tmp, whatever -S says
+    with programs(folder) as start:
+        (folder / "nve.xml").write_text(as_committee(text).replace("> comitia </address>", f"> {name} </address>"))
+        server = i_pi(start)
+        client = serve(start, "--extras", "committee_force,committee_virial", "--unix", f"/tmp/ipi_{name}")
+        assert server.wait(PATIENCE) == 0
+        assert client.wait(PATIENCE) == 0
+    members = np.loadtxt(folder / "nve.committee_pot_0")
+    assert_allclose(np.loadtxt(folder / "nve.sigma_0"), members.std(axis=1, ddof=1), rtol=1e-6)
+    committee = np.loadtxt(folder / "nve.out")
+    assert_allclose(committee[:, 5], members.mean(axis=1), rtol=1e-15)
+    (folder / "nve.xml").write_text(text)
+    sample(folder / "nve.xml", folder / "model.safetensors", directory=folder / "plain", progress=False)
+    plain = np.loadtxt(folder / "plain" / "nve.out")
+    assert plain[0, 5] == committee[0, 5]  # the energy sent is the mean of the members sent, to the last bit
+    assert_allclose(committee[:, 5], plain[:, 5], rtol=1e-12)  # the mean force is summed in another order
+    (folder / "nve.xml").write_text(as_committee(text))
+    sample(folder / "nve.xml", folder / "model.safetensors", directory=folder / "sampled", progress=False)
+    assert_allclose(np.loadtxt(folder / "sampled" / "nve.out"), plain, rtol=1e-9, atol=1e-12)
+
+
+def test_the_virial_moves_the_cell_without_losing_energy(folder):
+    """The conserved quantity of a barostat is flat only with a virial that is the derivative of the energy."""
+    text = (folder / "nve.xml").read_text().replace("> 1000 </total_steps>", "> 100 </total_steps>")
+    text = text.replace("<ensemble>", "<ensemble> <pressure units='megapascal'> 300 </pressure>")
+    text = text.replace("potential ]", "potential, volume ]")
+    barostat = (
+        "<barostat mode='isotropic'> <tau units='femtosecond'> 100 </tau> "
+        "<thermostat mode='langevin'> <tau units='femtosecond'> 1e9 </tau> </thermostat> </barostat> "
+        "<thermostat mode='langevin'> <tau units='femtosecond'> 1e9 </tau> </thermostat>"
+    )
+    text = text.replace("<dynamics mode='nve'>", f"<dynamics mode='npt'> {barostat}")
+    (folder / "nve.xml").write_text(text)
+    sample(folder / "nve.xml", folder / "model.safetensors", directory=folder, progress=False)
+    _, _, conserved, _, _, potential, volume = np.loadtxt(folder / "nve.out").T
+    assert np.ptp(volume) > 0.02 * volume[0]
+    assert np.ptp(conserved) < 0.01 * np.ptp(potential)
