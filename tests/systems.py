@@ -1,5 +1,6 @@
 """Structures, descriptors and potentials that the physics tests share; every seed is fixed."""
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,6 @@ from ase.build import bulk, fcc111
 
 SHORTEST = 1.9  # Å, no contact is shorter
 CUTOFF = 4.5  # Å
-MARGIN = 0.006  # Å: no distance is so near the cutoff that a finite difference carries it across, where only the first
-# derivatives of every radial function are continuous
 
 
 def distances(atoms):
@@ -23,24 +22,18 @@ def shortest_contact(atoms):
     return distances(atoms).min(initial=np.inf)
 
 
-def acceptable(atoms):
-    """Whether no contact is too short and no distance too near the cutoff."""
-    r = distances(atoms)
-    return r.min(initial=np.inf) > SHORTEST and np.abs(r - CUTOFF).min(initial=np.inf) > MARGIN
-
-
 def rattled(atoms, amplitude, seed):
-    """`atoms` moved at random, drawn again until they are acceptable."""
+    """`atoms` moved at random, drawn again until no contact is shorter than `SHORTEST`."""
     rng = np.random.default_rng(seed)
     while True:
         moved = atoms.copy()
         moved.positions += amplitude * rng.uniform(-1, 1, atoms.positions.shape)
-        if acceptable(moved):
+        if shortest_contact(moved) > SHORTEST:
             return moved
 
 
 def filled(numbers, cell, pbc, seed, box=None):
-    """Atoms at random in a cell (or a cube of edge `box` Å), all acceptable."""
+    """Atoms at random in a cell (or a cube of edge `box` Å), no contact shorter than `SHORTEST`."""
     rng = np.random.default_rng(seed)
     basis = np.asarray(cell) if box is None else box * np.eye(3)
     atoms = Atoms(cell=cell, pbc=pbc)
@@ -48,7 +41,7 @@ def filled(numbers, cell, pbc, seed, box=None):
         trial = atoms + Atoms([numbers[len(atoms)]], positions=[rng.uniform(size=3) @ basis])
         trial.set_cell(cell)
         trial.set_pbc(pbc)
-        if acceptable(trial):
+        if shortest_contact(trial) > SHORTEST:
             atoms = trial
     return atoms
 
@@ -73,9 +66,8 @@ TRICLINIC = np.array([[5.2, 0.3, -0.4], [1.9, 4.9, 0.2], [-1.1, 1.4, 5.6]])
 LEFT_HANDED = TRICLINIC[[1, 0, 2]]
 
 
-def structures(numbers):
-    """Named structures of species `numbers`: every kind of boundary, and cells smaller than the cutoff."""
-    numbers = list(numbers)
+@functools.cache
+def _bases():
     slab = fcc111("Cu", (2, 2, 2), a=3.9, vacuum=6.0)
     chain = Atoms("Si4", [[0, 0, 0], [2.2, 0.8, 0.1], [4.3, 0, 0.4], [6.4, 0.9, -0.2]], cell=[8.6, 0, 0])
     chain.pbc = (True, False, False)
@@ -100,7 +92,12 @@ def structures(numbers):
     outside = bases["triclinic"].copy()
     outside.positions += np.random.default_rng(10).integers(-4, 5, (len(outside), 3)) @ np.array(outside.cell)
     bases["atoms far outside the cell"] = outside
-    return {name: mixed(atoms, numbers, seed) for seed, (name, atoms) in enumerate(bases.items())}
+    return bases
+
+
+def structures(numbers):
+    """Named structures of species `numbers`: every kind of boundary, and cells smaller than the cutoff."""
+    return {name: mixed(atoms, list(numbers), seed) for seed, (name, atoms) in enumerate(_bases().items())}
 
 
 def tables(species, seed, *, n_channels, n_radial, l_max, per_l, cutoff=CUTOFF, n_intervals=24):
@@ -201,8 +198,8 @@ def random_weights(descriptor, atoms, n_members, seed):
     return (mean + spread) / (columns + 0.3 * typical) / np.sqrt(descriptor.n_features)
 
 
-def core(species, inner=1.28, outer=2.76):
-    """A repulsive core that the shortest contacts reach; no distance in `structures` is near one of its radii."""
+def core(species, inner=1.3, outer=2.7):
+    """A repulsive core that the shortest contacts reach."""
     from comitia.potential import ZBL
 
     n = len(species)

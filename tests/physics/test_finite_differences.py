@@ -60,7 +60,6 @@ def potential(request):
 def test_forces_and_virial_are_the_gradient(potential, name):
     atoms = systems.structures(potential.species)[name]
     assert systems.shortest_contact(atoms) > 1.9
-    assert np.abs(systems.distances(atoms) - potential.cutoff).min(initial=np.inf) > 2 * STEP * potential.cutoff
     found = potential.compute(atoms, n_threads=1)
     forces = -derivatives(potential, displaced(atoms)).reshape(-1, 3)
     virial = -derivatives(potential, strained(atoms)).reshape(3, 3)
