@@ -5,17 +5,22 @@ from comitia.report.numbers import with_error
 
 def print_results(results, console=None):
     """Print what results.json holds: one line for every average and every exact number."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     console = console or Console()
-    table = Table(title=f"{results['study']}" + (f", {results['setting']}" if results.get("setting") else ""))
-    table.add_column("observable")
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    table = Table(
+        box=SIMPLE, caption="errors: one standard deviation; samples: effective number", caption_justify="left"
+    )
+    table.add_column("observable", no_wrap=True)
     for name in ("value", "statistical", "committee"):
-        table.add_column(name, justify="right")
-    table.add_column("unit")
-    table.add_column("samples", justify="right")
-    table.add_column("verdict")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("samples", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     colours = {"reliable": "green", "doubtful": "yellow", "unreliable": "red"}
     for name, average in results["observables"].items():
         errors = [average["statistical_error"], average["committee_error"]]

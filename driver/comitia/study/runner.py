@@ -1,5 +1,6 @@
 """The stages of a study, in order: fit → sample → reweight → report."""
 
+import importlib.util
 import json
 import platform
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from comitia import __version__
+from comitia.errors import SettingsError
 from comitia.files import write_json
 from comitia.settings import convert
 from comitia.study.settings import read_study
@@ -43,6 +45,7 @@ class StudyRun:
             name: read_simulation(self.path.parent / sample.input) for name, sample in self.study.sample.items()
         }
         self.fit_settings = self._fit_settings()
+        _check_programs()
         self.folder.mkdir(parents=True, exist_ok=True)
         if restart:
             for stale in (self.folder / "stages.json", self.folder / RESULTS):
@@ -218,6 +221,15 @@ class StudyRun:
         structures = read_structures(find_input(self.fit_folder, test.file), self.fit_settings.keys)
         predictions = load(self.folder / MODEL).compute([structure.atoms for structure in structures])
         return structures, predictions
+
+
+def _check_programs():
+    """What the last stages need is there before the first one begins."""
+    from comitia.engines.ipi import find_ipi
+
+    find_ipi()
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SettingsError("matplotlib, which draws the figure, is not installed; pip install 'comitia[report]'")
 
 
 def _versions():
