@@ -57,7 +57,11 @@ def _children():
     """Process ids of our children -> command line; zombies are reaped and not counted."""
     found = {}
     for listing in Path("/proc/self/task").glob("*/children"):
-        for pid in listing.read_text().split():
+        try:
+            pids = listing.read_text().split()
+        except OSError:  # the thread has ended since it was listed
+            continue
+        for pid in pids:
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
