@@ -42,39 +42,51 @@ def check_cell(cell, inverse, where):
         )
 
 
-def structures_from_wire(event, pbc):
-    """Positions and cells of an `Evaluate`.
+class WireStructures:
+    """Turns what travels into what a potential computes; a cell that did not change is not looked at again.
 
     Parameters
     ----------
-    event : Evaluate
     pbc : three booleans, the directions in which the template repeats; the cell of the others is not looked at
-
-    Returns
-    -------
-    positions (B, n_atoms, 3) in Å, cells (B, 3, 3) in Å with lattice vectors in rows
-
-    Raises
-    ------
-    NumericalError
-        if a coordinate is not finite.
-    ProtocolError
-        if a cell has no volume where one is needed, or its inverse is another cell's.
     """
-    check_finite("the position received", event.positions, ("structure", "atom", "component"))
-    cells = np.zeros_like(event.cells)
-    if any(pbc):
-        check_finite("the cell received", event.cells, ("structure", "row", "column"))
-        for number, (cell, inverse) in enumerate(zip(event.cells, event.inverses, strict=True)):
-            check_cell(cell, inverse, f"structure {number}")
-            rows = cell.T
-            if np.linalg.matrix_rank(rows[np.asarray(pbc)]) < np.count_nonzero(pbc):
+
+    def __init__(self, pbc):
+        self.pbc = np.asarray(pbc, bool)
+        self._last = None, None
+
+    def __call__(self, event):
+        """Positions and cells of an `Evaluate`.
+
+        Returns
+        -------
+        positions (B, n_atoms, 3) in Å, cells (B, 3, 3) in Å with lattice vectors in rows
+
+        Raises
+        ------
+        NumericalError
+            if a coordinate is not finite.
+        ProtocolError
+            if a cell has no volume where one is needed, or its inverse is another cell's.
+        """
+        check_finite("the position received", event.positions, ("structure", "atom", "component"))
+        cells = np.zeros_like(event.cells)
+        if self.pbc.any():
+            check_finite("the cell received", event.cells, ("structure", "row", "column"))
+            for number, (cell, inverse) in enumerate(zip(event.cells, event.inverses, strict=True)):
+                cells[number] = self._rows(cell, inverse, f"structure {number}")
+        return event.positions * BOHR, cells
+
+    def _rows(self, cell, inverse, where):
+        sent = cell.tobytes() + inverse.tobytes()
+        if sent != self._last[0]:
+            check_cell(cell, inverse, where)
+            if np.linalg.matrix_rank(cell.T[self.pbc]) < np.count_nonzero(self.pbc):
                 raise ProtocolError(
-                    f"the cell of structure {number} has no extent along a periodic direction of the template; "
+                    f"the cell of {where} has no extent along a periodic direction of the template; "
                     "give the server a cell, or the template pbc='F F F'"
                 )
-            cells[number] = rows * BOHR
-    return event.positions * BOHR, np.ascontiguousarray(cells)
+            self._last = sent, cell.T * BOHR
+        return self._last[1]
 
 
 class WireResults:

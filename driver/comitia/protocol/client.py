@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from comitia.errors import PeerError
-from comitia.protocol.boundary import structures_from_wire
+from comitia.protocol.boundary import WireStructures
 from comitia.protocol.states import Closed, Evaluate, ForceClient, Send
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def serve(connection, compute, results, n_atoms, pbc, silence=None):
     NumericalError
         if a number that is not finite arrived or was computed; nothing of that result has been sent.
     """
-    client = ForceClient(n_atoms)
+    client, structures = ForceClient(n_atoms), WireStructures(pbc)
     served = Served()
     heartbeat = _Heartbeat(served)
     begin = time.monotonic()
@@ -99,7 +99,7 @@ def serve(connection, compute, results, n_atoms, pbc, silence=None):
             return served
         if isinstance(event, Evaluate):
             start = time.monotonic()
-            positions, cells = structures_from_wire(event, pbc)
+            positions, cells = structures(event)
             predictions = compute(positions, cells)
             client.answer(*results(predictions))
             served.seconds_computing += time.monotonic() - start
