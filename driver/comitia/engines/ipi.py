@@ -21,7 +21,7 @@ from comitia.engines.ipi_input import IpiInput
 from comitia.engines.ipi_rewind import rewind_outputs
 from comitia.engines.ipi_structure import read_initial_structure
 from comitia.engines.plumed import INSTALL, find_kernel
-from comitia.engines.processes import Child, stop_all
+from comitia.engines.processes import Child, is_running, stop_all
 from comitia.engines.progress import Progress, StepCounter
 from comitia.errors import ComitiaError, ModelError, NumericalError, PeerError, SettingsError, UncertaintyError
 from comitia.files import write_atomic, write_json
@@ -62,7 +62,7 @@ def _remove_orphaned_sockets():
     for path in [*Path("/tmp").glob(f"{SOCKETS}*-*"), *Path("/tmp").glob(f"ipi_{SOCKETS}*-*")]:
         pid = path.name.removeprefix("ipi_").removeprefix(SOCKETS).partition("-")[0]
         with contextlib.suppress(OSError):
-            if pid.isdigit() and not Path(f"/proc/{pid}").exists() and path.stat().st_uid == os.getuid():
+            if pid.isdigit() and path.stat().st_uid == os.getuid() and not is_running(int(pid)):
                 _remove(path)
 
 
@@ -157,7 +157,7 @@ class _Run:
             raise PeerError(f"a thread of i-PI failed: {self.ipi.last_line()} (see {self.ipi.log_path})")
         work = step, tuple(client.seconds_of_processor() for client in self.clients)
         since, before = self._sign_of_life
-        if work != before:
+        if work != before or None in work[1]:  # or the system does not say
             self._sign_of_life = now, work
         elif now - since > self.stall:
             raise PeerError(
@@ -184,20 +184,18 @@ class _Run:
 
 
 def _template(run, folder, species):
-    """The file with the species for the clients; written for an input that takes them from a checkpoint."""
+    """(file that tells the clients the species, atoms); written for an input that starts from a checkpoint."""
     from ase import Atoms
     from ase.io import write
 
     found = run.structure_file()
     if found is not None and found[1] != "chk":
-        read_initial_structure(found[0], species)
-        return found[0]
+        return found[0], read_initial_structure(found[0], species)
     symbols = (IpiInput(found[0]) if found else run).symbols()
     path = folder / "client_template.xyz"
     atoms = Atoms(["H" if symbol in ("D", "T") else symbol for symbol in symbols], pbc=True, cell=[1.0, 1.0, 1.0])
     write(path, atoms, format="extxyz")
-    read_initial_structure(path, species)
-    return path
+    return path, read_initial_structure(path, species)
 
 
 def _prepared(run, state, folder, total_steps, nested_name):
@@ -252,7 +250,8 @@ def sample(
 
     Returns
     -------
-    dict, also written to `sample.json` in the folder: status, steps, seconds, hashes of input and model, log files.
+    dict, also written to `sample.json` in the folder: status, steps, seconds, hashes of input and model, log files,
+    and `offset`, the energy (eV) that was subtracted from every energy sent.
 
     Raises
     ------
@@ -272,7 +271,7 @@ def sample(
     total_steps = run.total_steps if total_steps is None else total_steps
     folder.mkdir(parents=True, exist_ok=True)
     with run_folder.to_ourselves(folder) as lock:
-        template = _template(run, folder, potential.species)
+        template, atoms = _template(run, folder, potential.species)
         state = run_folder.earlier_state(folder, run, run_folder.file_hash(model_path))
         first_step = 0 if state is None else state.step
         report = {
@@ -284,7 +283,8 @@ def sample(
             "input_sha256": run.identity(),
             "model": str(Path(model_path).resolve()),
             "model_sha256": run_folder.file_hash(model_path),
-            "offset": offset,
+            "offset": potential.reference_energy(atoms.numbers) if offset else 0.0,
+            "offset_unit": "eV",
             "prefix": run.prefix,
             "n_beads": run.n_beads,
             "clients": clients,

@@ -92,6 +92,17 @@ class Child:
         return next((line for line in reversed(lines) if any(c.isalpha() for c in line)), "no output")
 
 
+def is_running(pid):
+    """Whether a process with this number exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def stop_all(children, timeout):
     """End all the children, each within `timeout` seconds of the request to the first."""
     deadline = time.monotonic() + timeout
