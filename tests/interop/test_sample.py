@@ -41,8 +41,8 @@ def folder(tmp_path):
     assert not (tmp_path / "EXIT").exists()
 
 
-def start(folder, *options, steps=FOR_EVER):
-    command = [sys.executable, "-m", "comitia.cli", "sample", "nve.xml", "--model", "model.safetensors"]
+def start(folder, *options, steps=FOR_EVER, name="nve.xml"):
+    command = [sys.executable, "-m", "comitia.cli", "sample", name, "--model", "model.safetensors"]
     process = subprocess.Popen(
         [*command, "--threads", "1", "--steps", str(steps), *options],
         cwd=folder,
@@ -102,7 +102,7 @@ def test_a_stopped_run_goes_on_without_a_gap_and_ends_as_if_never_stopped(folder
     assert report(folder)["status"] == "finished"
     assert report(folder)["restarted_from"] == reached
     assert steps(folder) == list(range(total + 1))
-    code, said = finish(start(folder, steps=total))  # finished, and not merely ended
+    code, said = finish(start(folder, steps=total, name="RESTART"))  # finished, and not merely ended
     assert code == 0
     assert f"finished: step {total} of {total}" in said
     assert steps(folder) == list(range(total + 1))
@@ -219,3 +219,20 @@ def test_several_clients_share_the_beads_and_energies_may_be_sent_without_those_
     assert_allclose(members[0][0], expected, rtol=1e-6)
     for number in range(2):
         assert re.search(r"ended by EXIT: [1-9]", (folder / f"client-comitia-{number}.log").read_text())
+
+
+@pytest.mark.long
+def test_a_run_may_start_from_a_checkpoint_or_restart_of_i_pi(folder):
+    assert finish(start(folder, steps=5))[0] == 0
+    code, said = finish(start(folder, steps=8, name="RESTART"))
+    assert code == 0, said
+    code, said = finish(start(folder, steps=10))
+    assert code == 0, said
+    assert steps(folder) == list(range(11))
+    text = (folder / "nve.xml").read_text().replace("prefix='nve'", "prefix='next'")
+    text = re.sub("<velocities.*</velocities>", "", text)
+    (folder / "next.xml").write_text(text.replace("'xyz'> init.xyz", "'chk'> RESTART"))
+    code, said = finish(start(folder, "--directory", "next", steps=3, name="next.xml"))
+    assert code == 0, said
+    first, last = np.loadtxt(folder / "next" / "next.out")[0], np.loadtxt(folder / "nve.out")[-1]
+    assert_allclose(first[5], last[5], rtol=1e-12)  # the potential energy where the first run ended

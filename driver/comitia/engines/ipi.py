@@ -280,7 +280,7 @@ def sample(
             "total_steps": total_steps,
             "restarted_from": None if state is None else first_step,
             "input": str(Path(input_path).resolve()),
-            "input_sha256": run.identity(),
+            "input_sha256": run_folder.identity_of(folder, run),
             "model": str(Path(model_path).resolve()),
             "model_sha256": run_folder.file_hash(model_path),
             "offset": potential.reference_energy(atoms.numbers) if offset else 0.0,
@@ -292,7 +292,8 @@ def sample(
         }
         if first_step >= total_steps:
             log.info("%s: finished already, step %d of %d", folder, first_step, total_steps)
-            return _written(folder, report | {"status": "finished", "seconds": 0.0})
+            earlier = run_folder.read_record(folder)
+            return _written(folder, report | {"seconds": 0.0} | earlier | {"status": "finished"})
         for sentence in run.warnings():
             log.warning("%s", sentence)
         run_folder.remove_exit_file(folder, "left by an earlier run")

@@ -68,6 +68,15 @@ def read_record(folder):
     return content if isinstance(content, dict) else {}
 
 
+def _is_restart(folder, run):
+    return run.path.resolve() == (Path(folder) / RESTART).resolve()
+
+
+def identity_of(folder, run):
+    """SHA-256 of the input with which the run in `folder` began: of `run`, unless that is the RESTART of the folder."""
+    return read_record(folder).get("input_sha256", run.identity()) if _is_restart(folder, run) else run.identity()
+
+
 def _states(folder, run):
     """Every saved state in `folder` that can be read, and the error of the last that cannot."""
     found, damage = [], None
@@ -108,8 +117,10 @@ def earlier_state(folder, run, model_hash):
         log.warning("%s; another saved state is used", damage)
     state = max(found, key=lambda candidate: candidate.step)
     record = read_record(folder)
-    same_input = record.get("input_sha256", run.identity()) == run.identity() and state.prefix == run.prefix
-    if not same_input:
+    if _is_restart(folder, run):
+        state = run
+    identity = identity_of(folder, run)
+    if record.get("input_sha256", identity) != identity or state.prefix != run.prefix:
         raise SettingsError(
             f"{state.path}: was written by another input than {run.path}; remove it, or choose another --directory"
         )
