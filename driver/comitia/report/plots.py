@@ -23,32 +23,42 @@ def _as_array(values):
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def _draw_profile(axes, profile, label, colour):
-    """One free-energy profile, meV, with its committee band and, outside it, the total one."""
+def _draw_profile(axes, error_axes, profile, label, colour):
+    """One free-energy profile, meV, in its committee band (dark) and total band; below it both errors by themselves."""
     x, value = np.array(profile["x"]), 1e3 * _as_array(profile["value"])
     statistical = 1e3 * _as_array(profile["statistical_error"])
     axes.plot(x, value, color=colour, lw=1.6, label=label)
-    committee = statistical
+    total = statistical
     if profile["committee_error"] is not None:
         committee = 1e3 * _as_array(profile["committee_error"])
-        axes.fill_between(x, value - committee, value + committee, color=colour, alpha=0.35, lw=0)
-    total = np.hypot(statistical, committee)
+        total = np.hypot(statistical, committee)
+        axes.fill_between(x, value - committee, value + committee, color=colour, alpha=0.4, lw=0)
+        error_axes.plot(x, committee, color=colour, lw=1.2)
     axes.fill_between(x, value - total, value + total, color=colour, alpha=0.15, lw=0)
+    error_axes.plot(x, statistical, color=colour, lw=1.0, ls=(0, (2, 2)))
 
 
-def _draw_profiles(axes, results, report):
+def _draw_profiles(axes, error_axes, results, report):
     for (name, profile), colour in zip(results["profiles"].items(), COLOURS, strict=False):
-        _draw_profile(axes, profile, report.labels.get(name, name), colour)
+        _draw_profile(axes, error_axes, profile, report.labels.get(name, name), colour)
     temperatures = {round(sample["temperature"], 3) for sample in results["samples"].values()}
     if len(temperatures) == 1:
         kt = 1e3 * KB * temperatures.pop()
         axes.axhline(kt, color="0.6", lw=0.7, ls=":")
         axes.annotate("kT", (1.0, kt), xycoords=("axes fraction", "data"), color="0.4", ha="right", va="bottom")
     units = {profile["x_unit"] for profile in results["profiles"].values()}
-    axes.set_xlabel(report.labels.get("x", "collective variable") + (f" / {units.pop()}" if len(units) == 1 else ""))
+    error_axes.set_xlabel(
+        report.labels.get("x", "collective variable") + (f" / {units.pop()}" if len(units) == 1 else "")
+    )
     axes.set_ylabel("free energy / meV")
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+    axes.tick_params(labelbottom=False)
     axes.legend(loc="upper center")
+    error_axes.set_yscale("log")
+    error_axes.set_ylabel("error / meV")
+    error_axes.plot([], [], color="0.3", lw=1.2, label="committee")
+    error_axes.plot([], [], color="0.3", lw=1.0, ls=(0, (2, 2)), label="statistical")
+    error_axes.legend(loc="upper center", ncols=2, fontsize=8)
 
 
 def _draw_parity(axes, reference, predicted, title, unit, error):
@@ -97,20 +107,19 @@ def study_figure(results, report, path, parity=None):
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.0, 4.2) if parity else (5.2, 4.2), dpi=160, layout="constrained")
+        figure = Figure(figsize=(8.0, 4.8) if parity else (5.2, 4.8), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
-        if parity:
-            grid = figure.add_gridspec(2, 2, width_ratios=[2.1, 1])
-            main = figure.add_subplot(grid[:, 0])
-            _parity(figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1]), *parity)
-        else:
-            main = figure.add_subplot()
+        halves = figure.subfigures(1, 2, width_ratios=[2.1, 1]) if parity else [figure.subfigures()]
+        main, errors = halves[0].subplots(2, 1, sharex=True, height_ratios=[3, 1])
         if results["profiles"]:
-            _draw_profiles(main, results, report)
+            _draw_profiles(main, errors, results, report)
         else:
             main.set_axis_off()
+            errors.set_axis_off()
         if report.title:
             main.set_title(report.title)
+        if parity:
+            _parity(*halves[1].subplots(2, 1), *parity)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
     write_atomic(path, buffer.getvalue())
