@@ -145,8 +145,32 @@ static void flush(const descriptor *d, worker *w, const collected *now)
     }
 }
 
-KERNEL static void collect(const descriptor *d, worker *w, const int32_t *centre_structure, int count, int species,
-                           collected *now)
+/* Energies of the lanes, and features added to `sum` where it is given, in one reading of the features. */
+KERNEL static void contract(int n_features, const lanes *features, const double *weight, const lanes *lane_weight,
+                            lanes *sum, double *energy)
+{
+    lanes total = {0};
+    if (lane_weight != NULL)
+        for (int f = 0; f < n_features; f++)
+            total += lane_weight[f] * features[f];
+    else if (sum == NULL)
+        for (int f = 0; f < n_features; f++)
+            total += weight[f] * features[f];
+    else
+        for (int f = 0; f < n_features; f++) {
+            total += weight[f] * features[f];
+            sum[f] += features[f];
+        }
+    if (lane_weight != NULL && sum != NULL)
+        for (int f = 0; f < n_features; f++)
+            sum[f] += features[f];
+    memcpy(energy, &total, sizeof total);
+}
+
+/* Where the features of a block are collected: in `sum`, as long as all its lanes belong to one structure and it
+ * stays the same; else NULL, and they have been added to the sums of their structures. */
+static lanes *collect(const descriptor *d, worker *w, const int32_t *centre_structure, int count, int species,
+                      collected *now)
 {
     int whole = count == LANES;
     for (int v = 1; v < count; v++)
@@ -157,7 +181,7 @@ KERNEL static void collect(const descriptor *d, worker *w, const int32_t *centre
             for (int f = 0; f < d->n_features; f++)
                 sums[f] += w->features[f][v];
         }
-        return;
+        return NULL;
     }
     if (centre_structure[0] != now->structure || species != now->species) {
         flush(d, w, now);
@@ -165,8 +189,7 @@ KERNEL static void collect(const descriptor *d, worker *w, const int32_t *centre
         now->species = species;
         memset(w->sum, 0, d->n_features * sizeof(lanes));
     }
-    for (int f = 0; f < d->n_features; f++)
-        w->sum[f] += w->features[f];
+    return w->sum;
 }
 
 /* Adds dE_i/dr_ij of one centre to the forces of its structure, and its part of the virial. */
@@ -213,22 +236,18 @@ static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, co
     } else {
         correlations_evaluate(d, w->component, weight, w->features, reverse ? w->adjoint : NULL);
     }
-    if (what->atomic_energies != NULL) {
-        lanes energy = {0};
-        for (int f = 0; f < d->n_features; f++)
-            energy += weight == NULL ? w->weight[f] * w->features[f] : weight[f] * w->features[f];
-        for (int v = 0; v < count; v++)
-            what->atomic_energies[e->first_atom[of[v]] + atom[v]] =
-                energy[v] + (weight == NULL ? 0 : w->env[v].core_energy);
-    }
+    double energy[LANES];
+    lanes *sum = what->sums == NULL ? NULL : collect(d, w, of, count, species, now);
+    contract(d->n_features, w->features, weight, weight == NULL ? w->weight : NULL, sum, energy);
+    for (int v = 0; what->atomic_energies != NULL && v < count; v++)
+        what->atomic_energies[e->first_atom[of[v]] + atom[v]] =
+            energy[v] + (weight == NULL ? 0 : w->env[v].core_energy);
     if (what->features != NULL)
         for (int v = 0; v < count; v++) {
             double *row = what->features + (size_t)(e->first_atom[of[v]] + atom[v]) * d->n_features;
             for (int f = 0; f < d->n_features; f++)
                 row[f] = w->features[f][v];
         }
-    if (what->sums != NULL)
-        collect(d, w, of, count, species, now);
     for (int v = 0; reverse && v < count; v++) {
         const environment *env = &w->env[v];
         const size_t i = e->first_atom[of[v]] + atom[v];

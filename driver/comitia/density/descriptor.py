@@ -8,7 +8,7 @@ import numpy as np
 
 from comitia._core import Batch, Kernel
 from comitia.density import radial
-from comitia.density.features import describe, feature_list, roughness
+from comitia.density.features import describe, feature_list, roughness, total_degree
 from comitia.density.program import arrange
 from comitia.errors import SettingsError, StructureError
 from comitia.threads import default_threads
@@ -37,29 +37,31 @@ def truncated(n_species, n_max, l_max, degree, max_features, constant):
     Order 1 is kept whole; order 2 may take two fifths of the budget where there is an order 3, and order 3 what is
     left: the bound on the total degree of each falls until it fits.
     """
-
-    def of_order(order, bound):
+    n_radial = max(n_max)
+    parts = [feature_list(n_species, n_radial, [0, 0, 0], l_max, degree, constant)]
+    for order in range(3):
         only = [n if o == order else 0 for o, n in enumerate(n_max)]
-        bounds = [bound if o == order else None for o in range(3)]
-        return feature_list(n_species, max(n_max), only, l_max, bounds, constant=False)
-
-    parts = [feature_list(n_species, max(n_max), [0, 0, 0], l_max, degree, constant), of_order(0, degree[0])]
-    for order in (1, 2):
         room = max_features - sum(len(part) for part in parts)
         if order == 1 and n_max[2] > 0:
             room = min(room, 2 * max_features // 5)
         bound = degree[order]
-        part = of_order(order, bound)
-        if len(part) > room and bound is None:
-            bound = (order + 1) * (n_max[order] - 1 + l_max[order])
-        while len(part) > room and bound > 0:
-            bound -= 1
-            part = of_order(order, bound)
-        if len(part) > room:
-            raise SettingsError(
-                f"basis: max_features = {max_features} leaves no room for correlation order {order + 1} with "
-                f"{n_species} species; raise it, or set n_max of that order to 0"
-            )
+        if order > 0 and bound is None:  # the smallest bound that already fills the room: few features to list
+            bound = 0
+            while bound < (order + 1) * (n_max[order] - 1 + l_max[order]):
+                bounds = [bound if o == order else None for o in range(3)]
+                if len(feature_list(n_species, n_radial, only, l_max, bounds, constant=False)) > room:
+                    break
+                bound += 1
+        bounds = [bound if o == order else None for o in range(3)]
+        part = feature_list(n_species, n_radial, only, l_max, bounds, constant=False)
+        if order > 0 and len(part) > room:  # whole degrees only
+            degrees = total_degree(part, n_radial)
+            part = part[degrees <= np.sort(degrees)[room] - 1] if room >= 0 else part[:0]
+            if len(part) == 0:
+                raise SettingsError(
+                    f"basis: max_features = {max_features} leaves no room for correlation order {order + 1} with "
+                    f"{n_species} species; raise it, or set n_max of that order to 0"
+                )
         parts.append(part)
     return np.concatenate(parts)
 
@@ -185,21 +187,33 @@ class Descriptor:
         batch.update(np.ascontiguousarray(positions, float), cells)
         return batch
 
-    def empty_batch(self, numbers, pbc, skin=0.0):
-        """A batch for the given atomic numbers and periodicities, one of each per structure, without positions."""
-        sizes = np.array([len(z) for z in numbers], np.int64)
-        flat = np.concatenate([np.asarray(z, np.int64) for z in numbers]) if len(numbers) else np.zeros(0, np.int64)
-        index = np.searchsorted(self.species, flat)
+    def species_index(self, numbers):
+        """Index into `species` of atoms with these atomic numbers.
+
+        Raises
+        ------
+        StructureError
+            for a species that the descriptor does not know.
+        """
+        numbers = np.asarray(numbers, np.int64)
+        index = np.searchsorted(self.species, numbers)
         known = index < self.n_species
-        known[known] = self.species[index[known]] == flat[known]
+        known[known] = self.species[index[known]] == numbers[known]
         if not np.all(known):
             from ase.data import chemical_symbols
 
-            wrong = chemical_symbols[flat[~known][0]]
+            wrong = chemical_symbols[numbers[~known][0]]
             trained = ", ".join(chemical_symbols[z] for z in self.species)
             raise StructureError(
                 f"species {wrong} is not in the model (trained on {trained}); retrain, or remove these atoms"
             )
+        return index
+
+    def empty_batch(self, numbers, pbc, skin=0.0):
+        """A batch for the given atomic numbers and periodicities, one of each per structure, without positions."""
+        sizes = np.array([len(z) for z in numbers], np.int64)
+        flat = np.concatenate([np.asarray(z, np.int64) for z in numbers]) if len(numbers) else np.zeros(0, np.int64)
+        index = self.species_index(flat)
         periodic = np.array([np.broadcast_to(p, 3) for p in pbc], np.int32).reshape(-1, 3)
         return Batch(sizes, index.astype(np.int32), periodic, self.cutoff, skin)
 

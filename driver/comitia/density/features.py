@@ -75,6 +75,12 @@ def roughness(features, n_radial):
     return scale
 
 
+def total_degree(features, n_radial):
+    """Sum of n + l over the factors of each feature, n from 0."""
+    q, l = features[:, 1:9:2], features[:, 2:10:2]
+    return np.where(q >= 0, q % n_radial + l, 0).sum(axis=1)
+
+
 def describe(features):
     """Number of features of each correlation order, as a dictionary."""
     return {int(order): count for order, count in sorted(Counter(features[:, 0].tolist()).items())}

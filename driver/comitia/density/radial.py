@@ -10,15 +10,15 @@ from scipy.special import spherical_in
 N_INTERVALS = 256
 
 
-def smooth_cutoff(r, cutoff, power):
-    """(1 - (r / cutoff)²)^power: 1 at r = 0, and `power` - 1 continuous derivatives at the cutoff."""
-    return np.where(r < cutoff, 1 - (r / cutoff) ** 2, 0.0) ** power
+def smooth_cutoff(r, cutoff, flatness, power):
+    """(1 - (r / cutoff)^flatness)^power: 1 at r = 0, and `power` - 1 continuous derivatives at the cutoff."""
+    return np.where(r < cutoff, 1 - (r / cutoff) ** flatness, 0.0) ** power
 
 
 def bessel(r, n_max, cutoff):
     r"""Spherical Bessel functions of order zero that vanish at the cutoff, times the smooth cutoff.
 
-    .. math:: R_n(r) = \sqrt{2/r_c}\, \frac{\sin((n + 1)\pi r/r_c)}{r}\, (1 - r^2/r_c^2)^3, \quad n = 0 \dots n_\max - 1
+    .. math:: R_n(r) = \sqrt{2/r_c}\, \frac{\sin((n + 1)\pi r/r_c)}{r}\, (1 - r^4/r_c^4)^3, \quad n = 0 \dots n_\max - 1
 
     Three derivatives are continuous at the cutoff, so that forces and their differences are smooth there.
 
@@ -34,7 +34,7 @@ def bessel(r, n_max, cutoff):
     """
     wave = np.pi * np.arange(1, n_max + 1) / cutoff
     value = np.sqrt(2 / cutoff) * wave * np.sinc(wave * r[:, None] / np.pi)
-    return value * smooth_cutoff(r, cutoff, 3)[:, None]
+    return value * smooth_cutoff(r, cutoff, 4, 3)[:, None]
 
 
 def gaussian_soap(r, n_max, l_max, cutoff, width):
@@ -74,7 +74,7 @@ def gaussian_soap(r, n_max, l_max, cutoff, width):
         scaled = np.where(argument < 500, scaled, far)
         projected[:, l] = 4 * np.pi * (distance * scaled) @ (weight[:, None] * orbital)
     norm = (2 * np.pi * width**2) ** -1.5
-    return norm * projected * smooth_cutoff(r, cutoff, 4)[:, None, None]
+    return norm * projected * smooth_cutoff(r, cutoff, 4, 4)[:, None, None]
 
 
 def spline_table(functions, cutoff, n_intervals=N_INTERVALS):

@@ -23,7 +23,7 @@ class ComitiaCalculator(Calculator):
         if self._evaluator is None or {"numbers", "pbc"} & set(system_changes):
             self._evaluator = self.potential.evaluator(self.atoms.numbers, self.atoms.pbc, self.n_threads)
         found = self._evaluator.compute(self.atoms.positions[None], self.atoms.cell.array[None])
-        e0 = self.potential.reference_energies[self.potential.descriptor.species.searchsorted(self.atoms.numbers)]
+        e0 = self.potential.reference_energies[self.potential.descriptor.species_index(self.atoms.numbers)]
         self.results = {
             "energy": float(found.energies[0]),
             "free_energy": float(found.energies[0]),

@@ -104,7 +104,12 @@ def _check(path, tensors):
             (tensors["radial_offset"] >= 0) & (tensors["radial_offset"] + n_radial <= tensors["spline"].shape[2])
         )
         and tensors["spline"].shape[1] == 6
-        and len(tensors["species"]) == n_species
+        and len(tensors["spline"]) > 0
+        and len(tensors["species"]) == n_species > 0
+        and tensors["species"][0] > 0
+        and np.all(np.diff(tensors["species"]) > 0)
+        and len(tensors["weights"]) > 0
+        and len(features) > 0
         and tensors["cutoff"] > 0
         and len(tensors["alpha"]) == 2
     )
@@ -142,17 +147,18 @@ def load(path):
         tensors["radial_offset"],
         tensors["features"],
     )
-    core = None
-    if "core_outer" in tensors:
-        core = ZBL(tensors["species"], tensors["core_inner"], tensors["core_outer"])
-    alpha_energy, alpha_forces = tensors["alpha"]
-    return Potential(
-        descriptor,
-        tensors["weights"],
-        tensors["reference_energies"],
-        core,
-        alpha_energy,
-        alpha_forces,
-        bool(tensors["recentred"]),
-        metadata,
-    )
+    try:
+        core = None
+        if "core_outer" in tensors:
+            core = ZBL(tensors["species"], tensors["core_inner"], tensors["core_outer"])
+        return Potential(
+            descriptor,
+            tensors["weights"],
+            tensors["reference_energies"],
+            core,
+            *tensors["alpha"],
+            recentred=bool(tensors["recentred"]),
+            metadata=metadata,
+        )
+    except (ModelError, KeyError) as error:
+        raise ModelError(f"{path}: the tensors do not fit together ({error}); fit the model again") from error

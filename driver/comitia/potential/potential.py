@@ -125,7 +125,7 @@ class Potential:
 
     def reference_energy(self, numbers):
         """Sum of the reference energies of atoms with these atomic numbers, eV."""
-        return float(self.reference_energies[np.searchsorted(self.descriptor.species, numbers)].sum())
+        return float(self.reference_energies[self.descriptor.species_index(numbers)].sum())
 
     def compute(self, atoms, members=False, n_threads=None):
         """Energy, forces, virial and their uncertainty.
