@@ -164,7 +164,7 @@ def test_an_estimator_unlike_the_one_of_i_pi_is_an_error(run, tmp_path):
     ("observable", "says"),
     [
         ({"property": "pressure_cv"}, "contains the potential"),
-        ({"property": "volume"}, "printed no property"),
+        ({"property": "volume"}, "prints no property"),
         ({"property": "kinetic_cv(7)"}, "no atom 7"),
         ({"property": "potential", "unit": "Å"}, "does not fit"),
         ({"cv": {"distance": [0, 7]}}, "no atom 7"),

@@ -34,7 +34,7 @@ ALIASES = {
 }
 
 _CENTROID_VIRIAL = re.compile(r"kinetic_cv\((\d+)\)$")
-_ESTIMATOR_TOLERANCE = 2e-3
+_ESTIMATOR_TOLERANCE = 1e-3
 """eV; i-PI's trajectories keep six digits of a position, its kinetic_cv has all of them."""
 
 _FRAMES_AT_ONCE = 64
@@ -133,38 +133,68 @@ def _check_estimator(estimator, column, where):
     return float(difference)
 
 
-def _property_series(run, name, potential, where):
-    """Values of a property and their unit; member estimators (n_frames, n_members) where it has them."""
-    if name == "potential":
-        return run.member_energies, "eV", None
+def _checked_variable(description, n_atoms, where):
+    """The collective variable of a description, its atoms among those of the sample."""
+    variable = parse(description, where)
+    if max(variable.atoms) >= n_atoms:
+        raise SettingsError(f"{where}: there is no atom {max(variable.atoms)}; the last one is {n_atoms - 1}")
+    return variable
+
+
+def _checked_property(name, n_atoms, printed, where):
+    """The atom of a kinetic_cv(ATOM), else None; refuses what has no member estimator, or was not printed."""
     found = _CENTROID_VIRIAL.match(name)
     if found:
-        atom = int(found.group(1))
-        if atom >= len(run.numbers):
-            raise SettingsError(f"{where}: there is no atom {atom}; the last one is {len(run.numbers) - 1}")
-        estimator = centroid_virial(run, potential, atom)
-        if name not in run.properties:
-            return estimator, "eV", None
-        column, unit = run.properties[name]
-        return estimator, "eV", _check_estimator(estimator, column * unit_factor(unit, "eV", where), where)
-    if re.split(r"[({]", name)[0] in CONTAINS_POTENTIAL:
+        if int(found.group(1)) >= n_atoms:
+            raise SettingsError(f"{where}: there is no atom {found.group(1)}; the last one is {n_atoms - 1}")
+        return int(found.group(1))
+    if name != "potential" and re.split(r"[({]", name)[0] in CONTAINS_POTENTIAL:
         raise SettingsError(
             f"{where}: {name} contains the potential, so that each member has its own estimator, which is known for "
             "potential and kinetic_cv(ATOM) only"
         )
+    if name != "potential" and name not in printed:
+        raise SettingsError(f"{where}: the sample prints no property {name!r}; it has {', '.join(printed)}")
+    return None
+
+
+def check_observables(study, atoms, printed):
+    """Refuse, before anything is sampled, an observable that could not be had afterwards.
+
+    Parameters
+    ----------
+    study : StudySettings
+    atoms : number of atoms by name of the sample
+    printed : names of the properties that i-PI prints, by name of the sample
+    """
+    for name, observable in study.observables.items():
+        where, n_atoms = f"observables.{name}", atoms[observable.source]
+        if observable.cv is not None:
+            unit = _checked_variable(observable.cv, n_atoms, where).unit
+        else:
+            _checked_property(observable.property, n_atoms, printed[observable.source], where)
+            unit = "eV" if observable.property.startswith(("potential", "kinetic_cv")) else None
+        if unit is not None and observable.unit is not None:
+            unit_factor(unit, observable.unit, where)
+
+
+def _property_series(run, name, potential, where):
+    """Values of a property and their unit; member estimators (n_frames, n_members) where it has them."""
+    atom = _checked_property(name, len(run.numbers), run.properties, where)
+    if name == "potential":
+        return run.member_energies, "eV", None
+    if atom is None:
+        return *run.properties[name], None
+    estimator = centroid_virial(run, potential, atom)
     if name not in run.properties:
-        raise SettingsError(
-            f"{where}: sample {run.name} printed no property {name!r}; it has {', '.join(run.properties)}"
-        )
-    values, unit = run.properties[name]
-    return values, unit, None
+        return estimator, "eV", None
+    column, unit = run.properties[name]
+    return estimator, "eV", _check_estimator(estimator, column * unit_factor(unit, "eV", where), where)
 
 
 def _cv_series(run, description, where):
     """The collective variable of every bead, (n_frames, n_beads); its unit; how well its protons are shared."""
-    variable = parse(description, where)
-    if max(variable.atoms) >= len(run.numbers):
-        raise SettingsError(f"{where}: there is no atom {max(variable.atoms)}; the last one is {len(run.numbers) - 1}")
+    variable = _checked_variable(description, len(run.numbers), where)
     cells = np.repeat(run.cells[:, None], run.n_beads, axis=1) if run.pbc.all() else None
     if run.pbc.any() and not run.pbc.all():
         raise SettingsError(f"{where}: collective variables are for molecules or three periodic directions")

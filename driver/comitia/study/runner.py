@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 
 from comitia import __version__
+from comitia.engines.ipi_structure import read_initial_structure
 from comitia.errors import SettingsError
 from comitia.files import write_json
 from comitia.settings import convert
+from comitia.study.observables import averages, check_observables
 from comitia.study.settings import read_study
 from comitia.study.simulations import read_run, read_simulation
 from comitia.study.stages import Ledger, digest, file_digest
@@ -45,6 +47,9 @@ class StudyRun:
             name: read_simulation(self.path.parent / sample.input) for name, sample in self.study.sample.items()
         }
         self.fit_settings = self._fit_settings()
+        self._fit_inputs()
+        atoms = {name: len(read_initial_structure(given.structure)) for name, given in self.simulations.items()}
+        check_observables(self.study, atoms, {name: given.printed for name, given in self.simulations.items()})
         _check_programs()
         self.folder.mkdir(parents=True, exist_ok=True)
         if restart:
@@ -153,7 +158,6 @@ class StudyRun:
 
     def _reweight(self):
         from comitia.potential import load
-        from comitia.study.observables import averages
 
         potential = load(self.folder / MODEL)
         runs = {

@@ -1,5 +1,6 @@
 """What an i-PI input says of a simulation, and the frames that the simulation wrote."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from comitia.errors import SeriesError, SettingsError
 from comitia.study.observables import SampledRun
 
 
+def _names(element):
+    """Names in a <properties> element such as `[ step, potential{electronvolt}, kinetic_cv(6) ]`, without units."""
+    listed = (element.text or "").strip().strip("[]")
+    return [re.sub(r"\{.*", "", name).strip() for name in re.split(r",(?![^(]*\))", listed)]
+
+
 @dataclass(frozen=True)
 class Simulation:
     """Names in an i-PI input.
@@ -24,6 +31,7 @@ class Simulation:
     files : paths of the files that it reads, the first structure first
     total_steps : int
     properties, positions, committee : names of the output that a study reads, with their prefix
+    printed : names of the properties in that file, without units
     """
 
     path: Path
@@ -32,6 +40,7 @@ class Simulation:
     properties: str
     positions: str
     committee: str
+    printed: list[str]
 
     @property
     def structure(self):
@@ -70,11 +79,12 @@ def read_simulation(path):
     def every_bead(element):
         return element.get("bead", "-1").strip() == "-1"
 
+    properties = printed("properties", "properties with step", lambda e: "step" in _names(e))
     return Simulation(
         given.path,
         files,
         given.total_steps,
-        printed("properties", "properties with step", lambda e: "step" in (e.text or "")),
+        properties,
         printed(
             "trajectory",
             "positions of every bead",
@@ -85,6 +95,7 @@ def read_simulation(path):
             "committee_pot of every bead",
             lambda e: e.get("extra_type", "").strip() == "committee_pot" and every_bead(e),
         ),
+        next(_names(e) for e in output.iter("properties") if "step" in _names(e)),
     )
 
 
