@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 0.1  # s between two looks at the children
 STOP_TIMEOUT = 15.0  # s for i-PI to write RESTART and end, and for clients to follow
 FAILED_STOP_TIMEOUT = 3.0  # s for the same where something has failed
+IPI_FIRST_TIMEOUT = 2.0  # s for i-PI to end after a client noticed that it is gone
 FAREWELL_TIMEOUT = 20.0  # s for one side to end after the other did
 STALL_TIMEOUT = 600.0  # s without a step and without work of a client
 CONNECT_TIMEOUT = 120.0  # s for a client to find i-PI
@@ -109,7 +110,7 @@ class _Run:
             (self._lock,),
         )
         model, template, n_clients, n_threads, offset = client_options
-        for socket in run.sockets:
+        for index, socket in enumerate(run.sockets):
             if socket.mode == "inet":
                 where = ["--host", socket.address, "--port", socket.port]
             elif socket.nested is None:
@@ -117,7 +118,7 @@ class _Run:
             else:
                 where = ["--unix", f"/tmp/ipi_{self.nested_name}{socket.nested}"]
             for number in range(n_clients):
-                name = f"client-{socket.name or 'forces'}-{number}"
+                name = f"client-{socket.name or index}-{number}"
                 command = [*python, "-m", "comitia.cli", "serve", model, "--template", template, *where]
                 command += ["--sockets-prefix", prefix, "--wait", CONNECT_TIMEOUT, "--threads", n_threads]
                 command += ["--offset", offset] if offset else []
@@ -134,11 +135,15 @@ class _Run:
         """
         ended = self.ipi.exit_code is not None
         for client in self.clients:
-            if client.exit_code not in (None, 0):
-                kind = ERROR_OF_CODE.get(client.exit_code, PeerError)
-                raise kind(
-                    f"the force client ended with code {client.exit_code}: {client.last_line()} (see {client.log_path})"
-                )
+            if client.exit_code in (None, 0):
+                continue
+            if client.exit_code == PeerError.exit_code and self.ipi.wait(IPI_FIRST_TIMEOUT) is not None:
+                ended = True  # it lost i-PI: what i-PI says is the reason
+                continue
+            kind = ERROR_OF_CODE.get(client.exit_code, PeerError)
+            raise kind(
+                f"the force client ended with code {client.exit_code}: {client.last_line()} (see {client.log_path})"
+            )
         if ended:
             return False
         self._check_alive(step)
