@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def command(model, template, unix, host, port, wait, ready_file, offset, extras,
         raise UsageError("name the server by --unix NAME or by --port P (and --host H), one of them")
     if unix is not None and host is not None:
         raise UsageError("--host belongs to --port; a unix socket has no host")
+    # A server that works between two requests, as i-PI does, needs the cores on which waiting threads would spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when the core is loaded
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
 
     import comitia
