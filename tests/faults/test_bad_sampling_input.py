@@ -123,6 +123,12 @@ def test_addresses_that_make_no_sense(folder):
         serve_command.main(["m", "--template", "t", "--unix", "x", "--extras", "everything"], standalone_mode=False)
 
 
+def test_a_server_that_never_comes(folder):
+    error = serve_failure("--unix", "comitia-test-nobody", "--wait", 0.1)
+    assert error.exit_code == 4
+    assert "unix:/tmp/ipi_comitia-test-nobody: no server within 0.1 s" in str(error)
+
+
 def test_extras_of_members_need_members(folder):
     small_model(n_members=1).save(folder / "model.safetensors")
     assert "one member" in str(serve_failure("--unix", "x", "--extras", "committee_force"))

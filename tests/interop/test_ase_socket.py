@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -65,7 +66,12 @@ def test_a_crystal_and_its_cell_relax(transport, tmp_path):
 def test_a_molecule_without_a_cell(tmp_path):
     model = small_model(n_members=1)  # no extras: an empty message, which ASE must not take for a closed stream
     atoms = cluster(seed=2)
-    client = serve(tmp_path, atoms, model, "--unix", "comitia-test-molecule")
+    ready = tmp_path / "ready"
+    client = serve(tmp_path, atoms, model, "--unix", "comitia-test-molecule", "--ready-file", str(ready))
+    while not ready.exists():  # the client comes first, and waits
+        assert client.poll() is None
+        time.sleep(0.02)
+    assert "Ar7, pbc FFF, 1 threads, server unix:/tmp/ipi_comitia-test-molecule" in ready.read_text()
     with SocketIOCalculator(unixsocket="comitia-test-molecule") as calculator:
         atoms.calc = calculator
         assert_allclose(atoms.get_potential_energy(), model.compute(atoms).energy, rtol=ENERGY)

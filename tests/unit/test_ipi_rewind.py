@@ -1,0 +1,49 @@
+"""Outputs of i-PI are cut to the step of a saved state, whatever a kill left at their end."""
+
+import pytest
+
+from comitia.engines.ipi_input import IpiInput
+from comitia.engines.ipi_rewind import rewind_outputs
+
+INPUT = """<simulation> <output prefix='run'>
+  <properties filename='out' stride='2'> [ time{picosecond}, step, potential ] </properties>
+  <properties filename='other'> [ potential ] </properties>
+  <trajectory filename='pos' stride='4' format='xyz'> positions{angstrom} </trajectory>
+  <trajectory filename='protein' stride='4' format='pdb'> positions{angstrom} </trajectory>
+  <trajectory filename='committee_pot' stride='2' extra_type='committee_pot'> extras </trajectory>
+</output> </simulation>
+"""
+
+
+def written(last_step):
+    """What i-PI has written after `last_step` steps, by name of the file."""
+    head = "# column   1     --> time{picosecond}\n# column   2     --> step\n"
+    even, fourth = range(0, last_step + 1, 2), range(0, last_step + 1, 4)
+    return {
+        "run.out": head + "".join(f"  {0.5 * s:.8e}  {s:.8e}  -1.0e+00\n" for s in even),
+        "run.pos_0.xyz": "".join(
+            f"1\n# CELL(abcABC): 9 9 9 90 90 90  Step:  {s}  Bead: 0\n Ar 0 0 {s}\n" for s in fourth
+        ),
+        "run.protein_0.pdb": "".join(f"TITLE  Step:  {s}  Bead: 0\nATOM {s}\nEND\n" for s in fourth),
+        "run.committee_pot_00": "".join(f" #EXTRAS(committee_pot)# Step:  {s} \n -1.0 -2.0\n" for s in even),
+        "0_run.out": head + "".join(f"  {0.5 * s:.8e}  {s:.8e}  -1.0e+00\n" for s in even),
+    }
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "input.xml").write_text(INPUT)
+    return IpiInput(tmp_path / "input.xml")
+
+
+@pytest.mark.parametrize("step", [0, 3, 8, 19, 20])
+@pytest.mark.parametrize("half_a_line", [False, True])
+def test_what_is_later_than_the_state_is_gone(run, tmp_path, step, half_a_line):
+    for name, text in written(20).items():
+        (tmp_path / name).write_text(text + (text.splitlines()[-1][:7] if half_a_line and name.endswith("out") else ""))
+    (tmp_path / "run.other").write_text("# no steps: not touched\n 1.0\n")
+    cut = rewind_outputs(tmp_path, run, step)
+    for name, text in written(step).items():
+        assert (tmp_path / name).read_text() == text
+    assert (tmp_path / "run.other").read_text() == "# no steps: not touched\n 1.0\n"
+    assert bool(cut) == (step < 20 or half_a_line)
