@@ -138,7 +138,7 @@ def test_extras_of_members_need_members(folder):
 def test_templates_are_precise_and_quick(path):
     run = IpiInput(path)
     assert run.warnings() == []
-    assert run.progress_columns() is not None
+    assert run.step_files()
     strides = {e.get("stride") for e in run.root.iterfind("output/properties")}
     assert {e.get("stride") for e in run.root.iterfind("output/trajectory[@extra_type='committee_pot']")} == strides
 

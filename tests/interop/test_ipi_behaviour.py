@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.geometry import cellpar_to_cell
 from models import crystal, small_model, write_ipi_xyz
 from numpy.testing import assert_allclose
 
+from comitia import units
 from comitia.engines.ipi import find_ipi, sample
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
@@ -133,3 +135,20 @@ def test_the_virial_moves_the_cell_without_losing_energy(folder):
     _, _, conserved, _, _, potential, volume = np.loadtxt(folder / "nve.out").T
     assert np.ptp(volume) > 0.02 * volume[0]
     assert np.ptp(conserved) < 0.01 * np.ptp(potential)
+
+
+def test_a_sheared_cell_arrives_as_it_was_meant(folder):
+    """Energy and pressure tensor in i-PI are the potential's own; a transposed cell or virial would show."""
+    atoms = crystal(repeats=(2, 2, 2), seed=6)
+    atoms.set_cell(cellpar_to_cell([9.0, 9.6, 9.9, 75.0, 96.0, 112.0]), scale_atoms=True)
+    write_ipi_xyz(folder / "init.xyz", atoms)
+    text = (folder / "nve.xml").read_text().replace("> 1000 </total_steps>", "> 1 </total_steps>")
+    (folder / "nve.xml").write_text(text.replace("potential ]", "potential, virial_md ]").replace("> 80 <", "> 1e-9 <"))
+    sample(folder / "nve.xml", folder / "model.safetensors", directory=folder, progress=False)
+    first = np.loadtxt(folder / "nve.out")[0]
+    expected = small_model().compute(atoms)
+    assert_allclose(first[5], expected.energy / units.HARTREE, rtol=1e-9)
+    tensor = expected.virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]] / units.HARTREE
+    volume = atoms.get_volume() / units.BOHR**3
+    assert_allclose(first[6:], tensor / volume, rtol=1e-7, atol=1e-9 * np.abs(tensor / volume).max())
+    assert np.abs(tensor[3:]).min() > 1e-3 * np.abs(tensor).max()  # the sheared parts are there to be seen

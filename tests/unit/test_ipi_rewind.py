@@ -6,7 +6,7 @@ from comitia.engines.ipi_input import IpiInput
 from comitia.engines.ipi_rewind import rewind_outputs
 
 INPUT = """<simulation> <output prefix='run'>
-  <properties filename='out' stride='2'> [ time{picosecond}, step, potential ] </properties>
+  <properties filename='out' stride='2'> [ virial_md, step, potential ] </properties>
   <properties filename='other'> [ potential ] </properties>
   <trajectory filename='pos' stride='4' format='xyz'> positions{angstrom} </trajectory>
   <trajectory filename='protein' stride='4' format='pdb'> positions{angstrom} </trajectory>
@@ -17,16 +17,17 @@ INPUT = """<simulation> <output prefix='run'>
 
 def written(last_step):
     """What i-PI has written after `last_step` steps, by name of the file."""
-    head = "# column   1     --> time{picosecond}\n# column   2     --> step\n"
+    head = "# cols.    1-6   --> virial_md : in blocks\n# column   7     --> step : the step\n"
+    virial = "  1.0e+00" * 6
     even, fourth = range(0, last_step + 1, 2), range(0, last_step + 1, 4)
     return {
-        "run.out": head + "".join(f"  {0.5 * s:.8e}  {s:.8e}  -1.0e+00\n" for s in even),
+        "run.out": head + "".join(f"{virial}  {s:.8e}  -1.0e+00\n" for s in even),
         "run.pos_0.xyz": "".join(
             f"1\n# CELL(abcABC): 9 9 9 90 90 90  Step:  {s}  Bead: 0\n Ar 0 0 {s}\n" for s in fourth
         ),
         "run.protein_0.pdb": "".join(f"TITLE  Step:  {s}  Bead: 0\nATOM {s}\nEND\n" for s in fourth),
         "run.committee_pot_00": "".join(f" #EXTRAS(committee_pot)# Step:  {s} \n -1.0 -2.0\n" for s in even),
-        "0_run.out": head + "".join(f"  {0.5 * s:.8e}  {s:.8e}  -1.0e+00\n" for s in even),
+        "0_run.out": head + "".join(f"{virial}  {s:.8e}  -1.0e+00\n" for s in even),
     }
 
 

@@ -317,7 +317,7 @@ def _written(folder, report):
 def _sample(children, run, state, options, report, progress):
     """Start, watch, stop; the report says how it ended."""
     folder, total_steps, begin = children.folder, report["total_steps"], time.monotonic()
-    counter = StepCounter(folder, run.progress_columns())
+    counter = StepCounter(folder, run.step_files())
     status, reason = "failed", None
     try:
         _written(folder, report)

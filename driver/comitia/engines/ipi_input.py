@@ -187,15 +187,15 @@ class IpiInput:
             raise SettingsError(f"{self.path}: holds no names of atoms; it is no checkpoint of i-PI")
         return found
 
-    def progress_columns(self):
-        """(file name, column of the step, stride) of the most frequent property file that counts steps, or None."""
+    def step_files(self):
+        """Names of the property files that count steps, most frequent first."""
         found = []
         for element in self.root.iterfind("output/properties"):
             names = [name.strip() for name in (element.text or "").strip().strip("[]").split(",")]
             if "step" in names:
                 stride = _number(int, element.get("stride", "1"), f"{self.path}: stride of <properties>")
-                found.append((f"{self.prefix}.{element.get('filename', 'out').strip()}", names.index("step"), stride))
-        return min(found, key=lambda entry: entry[2], default=None)
+                found.append((stride, element.get("filename", "out").strip()))
+        return [f"{self.prefix}.{name}" for _, name in sorted(found)]
 
     def identity(self):
         """SHA-256 of all that decides what is sampled: a run may only be continued by the same."""

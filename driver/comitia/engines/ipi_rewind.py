@@ -9,6 +9,8 @@ import os
 import re
 from pathlib import Path
 
+from comitia.engines.progress import step_column
+
 log = logging.getLogger(__name__)
 
 _STEP = re.compile(rb"Step:\s*(\d+)")
@@ -43,18 +45,16 @@ def _first_frame_after(file, step, lines_before):
 
 
 def _series(run):
-    """(file name pattern, kind, column of the step) of every text output of an input."""
-    for element in run.root.iterfind("output/properties"):
-        names = [name.strip() for name in (element.text or "").strip().strip("[]").split(",")]
-        if "step" in names:
-            yield element.get("filename", "out").strip(), "properties", names.index("step")
+    """(file name pattern, kind) of every text output of an input in which steps are written."""
+    for name in run.step_files():
+        yield name, "properties"
     for element in run.root.iterfind("output/trajectory"):
         name, quantity = element.get("filename", "traj").strip(), (element.text or "").split("{")[0].strip()
         if quantity.startswith("extras"):
-            yield f"{name}_*", "extras", None
+            yield f"{run.prefix}.{name}_*", "extras"
         elif element.get("format", "xyz").strip() in ("xyz", "pdb"):
             kind = element.get("format", "xyz").strip()
-            yield f"{name}*.{kind}", kind, None
+            yield f"{run.prefix}.{name}*.{kind}", kind
 
 
 def rewind_outputs(folder, run, step):
@@ -71,11 +71,12 @@ def rewind_outputs(folder, run, step):
     list of the files that were cut.
     """
     cut = []
-    for name, kind, column in _series(run):
-        for path in sorted({*Path(folder).glob(f"{run.prefix}.{name}"), *Path(folder).glob(f"*_{run.prefix}.{name}")}):
+    for name, kind in _series(run):
+        for path in sorted({*Path(folder).glob(name), *Path(folder).glob(f"*_{name}")}):
             with open(path, "r+b") as file:
                 if kind == "properties":
-                    offset = _first_property_after(file, column, step)
+                    column = step_column(path)
+                    offset = None if column is None else _first_property_after(file, column, step)
                 else:
                     offset = _first_frame_after(file, step, lines_before=1 if kind == "xyz" else 0)
                 if offset is not None:

@@ -1,5 +1,6 @@
 """How far a run has come: a bar with ETA on a terminal, a line every 10 % or minute elsewhere."""
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -7,8 +8,21 @@ from pathlib import Path
 import click
 
 _TAIL = 65_536  # bytes
+_STEP_COLUMN = re.compile(rb"#\s*column\s+(\d+)\s+-->\s+step\b")
 LINE_EVERY = 60.0  # s
 LINE_FRACTION = 0.1
+
+
+def step_column(path):
+    """The column of a property file of i-PI that holds the step, by its header; None while there is none."""
+    with open(path, "rb") as file:
+        for line in file:
+            if not line.startswith(b"#"):
+                return None
+            found = _STEP_COLUMN.match(line)
+            if found:
+                return int(found.group(1)) - 1
+    return None
 
 
 class StepCounter:
@@ -17,37 +31,32 @@ class StepCounter:
     Parameters
     ----------
     folder : where i-PI runs
-    columns : (file name, column, stride) of `IpiInput.progress_columns`, or None
+    names : of `IpiInput.step_files`; the first is read
     """
 
-    def __init__(self, folder, columns):
-        self._folder, self._columns = Path(folder), columns
+    def __init__(self, folder, names):
+        self._folder, self._name = Path(folder), next(iter(names), None)
 
     def step(self):
         """The last step written, of the system that is behind the others; None before the first."""
-        if self._columns is None:
+        if self._name is None:
             return None
-        name, column, _ = self._columns
-        path = self._folder / name
-        paths = [path] if path.exists() else list(self._folder.glob(self._name_for_systems(name)))
-        steps = [step for step in (self._last_step(path, column) for path in paths) if step is not None]
+        path = self._folder / self._name
+        paths = [path] if path.exists() else list(self._folder.glob(f"*_{self._name}"))  # one for each system
+        steps = [step for step in map(self._last_step, paths) if step is not None]
         return min(steps, default=None)
 
     @staticmethod
-    def _name_for_systems(name):
-        """i-PI writes one file for each of several systems, with the prefix of the system before the name."""
-        return f"*_{name}"
-
-    @staticmethod
-    def _last_step(path, column):
+    def _last_step(path):
         try:
+            column = step_column(path)
             with open(path, "rb") as file:
                 file.seek(max(0, file.seek(0, 2) - _TAIL))
                 complete = file.read().rpartition(b"\n")[0].split(b"\n")
         except OSError:
             return None
         for line in reversed(complete):
-            if line.strip() and not line.lstrip().startswith(b"#"):
+            if column is not None and line.strip() and not line.lstrip().startswith(b"#"):
                 try:
                     return int(float(line.split()[column]))
                 except (ValueError, IndexError):
