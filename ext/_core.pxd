@@ -73,6 +73,11 @@ cdef extern from "density.h" nogil:
         const neighbour_list *list
 
 
+cdef extern from "linear.h" nogil:
+    void linear_members(size_t n_structures, size_t n_members, size_t width, const double *sums,
+                        const double *deviations, const double *mean, double *members)
+
+
 cdef extern from "evaluate.h" nogil:
     ctypedef struct evaluator:
         size_t n_allocations

@@ -326,6 +326,29 @@ cdef class Kernel:
                 raise ValueError(f"atom {i} has species index {batch.species[i]}; the model has {self.n_species}")
 
 
+def members_of(const double[:, ::1] sums, const double[:, ::1] deviations, const double[::1] mean):
+    """Energies of all members: mean[s] + deviations[k] . sums[s].
+
+    Parameters
+    ----------
+    sums : (n_structures, width) summed features
+    deviations : (n_members, width) weights less their mean, eV
+    mean : (n_structures,) eV
+
+    Returns
+    -------
+    (n_structures, n_members) array, eV
+    """
+    cdef Py_ssize_t n_structures = sums.shape[0], n_members = deviations.shape[0], width = deviations.shape[1]
+    if sums.shape[1] != width or mean.shape[0] != n_structures:
+        raise ValueError(f"{n_structures} structures with {sums.shape[1]} sums need {width} sums and one mean each")
+    cdef double[:, ::1] members = np.empty((n_structures, n_members))
+    if n_structures and n_members and width:
+        with nogil:
+            linear_members(n_structures, n_members, width, &sums[0, 0], &deviations[0, 0], &mean[0], &members[0, 0])
+    return np.asarray(members)
+
+
 def _aligned(Py_ssize_t n):
     """Zeroed array of n doubles that begins on a cache line, with a line to spare."""
     raw = np.zeros(n + 24)

@@ -6,6 +6,7 @@ import reference
 import systems
 from numpy.testing import assert_allclose
 
+from comitia._core import members_of
 from comitia.potential import Potential
 
 ALPHA_ENERGY, ALPHA_FORCES = 1.7, 1.4
@@ -159,3 +160,17 @@ def test_members_survive_the_energies_of_all_electron_totals(structures):
         a, b = small.compute(atoms), large.compute(atoms)
         assert_allclose(b.member_energies - b.energy, a.member_energies - a.energy, rtol=0, atol=1e-9)
         assert_allclose(b.forces, a.forces, rtol=0, atol=1e-12)
+
+
+def test_member_energies_are_the_product_of_sums_and_weights():
+    rng = np.random.default_rng(3)
+    sums, deviations = rng.normal(size=(3, 77)), rng.normal(size=(5, 77))
+    mean = rng.normal(size=3)
+    expected = mean[:, None] + sums @ deviations.T
+    assert_allclose(members_of(sums, deviations, mean), expected, rtol=0, atol=1e-12 * 77)
+
+
+def test_member_energies_refuse_sums_of_another_model():
+    rng = np.random.default_rng(4)
+    with pytest.raises(ValueError, match="sums"):
+        members_of(rng.normal(size=(1, 7)), rng.normal(size=(5, 8)), np.zeros(1))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from comitia._core import members_of
 from comitia.errors import NumericalError
 from comitia.threads import default_threads
 
@@ -36,8 +37,7 @@ def committee_energies(mean, deviations, sums):
     energies (n_structures,), member energies (n_structures, n_members), uncertainties (n_structures,): the energy
     is the mean of the members to the last bit.
     """
-    members = sums @ deviations.T
-    members += mean[:, None]
+    members = members_of(sums, deviations, mean)
     n_members = len(deviations)
     energies = np.add.reduce(members, axis=1) / n_members  # the bits of members.mean, without its overhead
     spread = members - energies[:, None]
