@@ -37,9 +37,12 @@ def _first_frame_after(file, step, lines_before):
     starts, offset = [], 0
     for line in file:
         starts = [*starts, offset][-1 - lines_before :]
-        found = _STEP.search(line) if line.lstrip().startswith((b"#", b"TITLE")) else None
+        is_header = line.lstrip().startswith((b"#", b"TITLE"))
+        found = _STEP.search(line) if is_header else None
         if found and int(found.group(1)) > step:
             return starts[0]
+        if not line.endswith(b"\n"):  # was being written: the start of a frame, since those before are complete
+            return starts[0] if is_header else offset
         offset += len(line)
     return None
 
