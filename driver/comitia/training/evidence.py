@@ -140,24 +140,30 @@ class Evidence:
         by_column = 1.0 - penalty * np.diag(inverse) - count * penalty * weights**2 / square
         return 0.5 * value, 0.5 * np.concatenate([by_kind, self.columns.T @ by_column])
 
-    def maximise(self, tolerance=0.5, n_iterations=60):
+    def maximise(self, tolerance=2.0, n_iterations=40):
         """`Regularisation` at the maximum, found by L-BFGS to about `tolerance` in the log evidence."""
-
-        def negative(parameters):
-            value, gradient = self(parameters)
-            return -value, -gradient
-
         starts = [self.start(strength) for strength in FIRST_STRENGTHS]
         values = [self(parameters, gradient=False)[0] for parameters in starts]
         start = starts[int(np.argmax(values))]
-        scale = max(abs(max(values)), 1.0)
+        # in units of the first gradient, so that the first step is of order 1 and not to the corner of the bounds
+        scale = max(float(np.linalg.norm(self(start)[1])), 1.0)
+
+        def negative(parameters):
+            value, gradient = self(parameters)
+            return -value / scale, -gradient / scale
+
         found = scipy.optimize.minimize(
             negative,
             start,
             jac=True,
             method="L-BFGS-B",
             bounds=self.bounds(),
-            options={"maxiter": n_iterations, "ftol": tolerance / scale, "gtol": 1e-3},
+            options={
+                "maxiter": n_iterations,
+                "maxfun": 2 * n_iterations,
+                "ftol": tolerance / max(abs(max(values)), scale),
+                "gtol": 1e-3 / scale,
+            },
         )
         return self.regularisation(found.x)
 
