@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 
 import comitia
 from comitia.cli import cli
-from comitia.errors import ComitiaError, SettingsError
+from comitia.errors import ComitiaError, OutputError
 from comitia.settings import convert
 from comitia.structures import read_structures
 from comitia.training import FitSettings, evaluate_dataset, fit
@@ -257,7 +257,7 @@ def test_settings_that_are_refused(data, tmp_path, changes, message):
 
 
 def test_a_missing_output_folder_is_found_before_the_work(data, tmp_path):
-    with pytest.raises(SettingsError, match="does not exist"):
+    with pytest.raises(OutputError, match="does not exist"):
         fit(settings(), data, tmp_path / "nowhere" / "m.safetensors", progress=False)
 
 

@@ -24,12 +24,13 @@ from comitia.training.design import DesignStream
 from comitia.training.evidence import Evidence, PriorShape
 from comitia.training.groups import MAX_GROUPS, deal_folds, make_groups
 from comitia.training.normal_equations import KINDS
-from comitia.training.passes import accumulate, residuals
+from comitia.training.passes import accumulate, gradient_of, residuals
 from comitia.training.settings import check_settings
 from comitia.training.validation import Evaluation, evaluate
 
 GRAM_BYTES = 2 << 30  # all group moments together
 FEWEST_TO_CALIBRATE = 20  # held-out structures below which alpha is taken from folds of the training set instead
+SMALL_CHANGE, MOST_REFINEMENTS = 1e-6, 4  # relative change of the weights at which refinement ends, and steps at most
 UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "virial": "eV"}
 
 
@@ -186,7 +187,17 @@ class _Fit:
             records, held_out, gradient = residuals(
                 stream, training, self.targets, self.group, self.folds, committee, fold_committees, step
             )
-        self.committee, self.refinement = refine(equations, np.ones(len(self.stratum), bool), committee, gradient)
+        everything = np.ones(len(self.stratum), bool)
+        self.committee, change = refine(equations, everything, committee, gradient)
+        self.refinement = [change]
+        while len(self.refinement) < MOST_REFINEMENTS and change > SMALL_CHANGE:
+            refined, change = refine(
+                equations, everything, self.committee, gradient_of(stream, self.targets, self.committee)
+            )
+            if change > 0.5 * self.refinement[-1]:  # rounding is all that is left
+                break
+            self.committee = refined
+            self.refinement.append(change)
         n_members = self.settings.members
         self.training = Evaluation(records, n_members, True)
         self.held_out = Evaluation(held_out, n_members, True) if held_out else None
@@ -318,7 +329,7 @@ def _regularisation_report(work):
         "noise": chosen.noise,
         "kind_weights": chosen.kind_weights,
         **chosen.parameters,
-        "refinement_step": work.refinement,
+        "refinement_steps": work.refinement,
         "groups": len(work.stratum),
     }
 

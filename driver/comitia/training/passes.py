@@ -101,6 +101,20 @@ def residuals(stream, structures, targets, group, folds, committee, fold_committ
     return training, held_out, gradient
 
 
+def gradient_of(stream, targets, committee, step=lambda: None):
+    """Σ_k ρ_k X_k^T (y_k − X_k w) at w = committee.full, (n_columns,), from the rows themselves."""
+    gradient = np.zeros(len(committee.full))
+    for index, design in stream(range(len(targets))):
+        for kind in KINDS:
+            value = _target(targets[index], kind)
+            if value is not None:
+                rows = _rows(design, kind)
+                weight = committee.kind_weights[kind] * targets[index].scale[kind] ** 2
+                gradient += weight * (rows.T @ (value - rows @ committee.full))
+        step()
+    return gradient
+
+
 def _store(record, kind, error):
     if kind == "energy":
         record.energy_error = float(error[0])
