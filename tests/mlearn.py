@@ -3,9 +3,7 @@
 import warnings
 from pathlib import Path
 
-import msgspec
-
-from comitia.settings import load
+from comitia.settings import convert, read_yaml
 from comitia.training import FitSettings, fit
 
 SHARED_SETTINGS = Path(__file__).with_name("mlearn.yaml")
@@ -14,9 +12,9 @@ CUTOFF = {"Si": 5.0, "Cu": 4.9, "Ni": 4.8, "Li": 5.5}  # Å
 
 def fit_element(element, shared_data, folder, **changes):
     """Fit one element with the shared settings; data sets without virials give a warning that is known."""
-    settings = load(SHARED_SETTINGS, FitSettings)
     file = str(shared_data / "mlearn" / f"{element}_train.xyz.xz")
-    settings = msgspec.structs.replace(settings, **{"data": file, "cutoff": CUTOFF[element], **changes})
+    content = read_yaml(SHARED_SETTINGS) | {"data": file, "cutoff": CUTOFF[element]} | changes
+    settings = convert(content, FitSettings, str(SHARED_SETTINGS))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*no frame has a virial or stress.*")
         return fit(settings, shared_data, folder / f"{element}.safetensors", progress=False)

@@ -101,7 +101,7 @@ def test_opposite_signs_of_virial_and_stress_are_named(write):
         (frame('energy=1 virial="1 2 3 4 5 6 7 8 9"'), "not symmetric"),
         (frame("energy=high"), "is not a number"),
         (frame(symbol="Qq"), "not extended XYZ"),
-        (frame(force="0.1 0.2"), "not extended XYZ"),
+        (frame(force="0.1 0.2"), "not extended XYZ|columns"),
         (frame()[:-40], "cut short"),
         ("two\n", "expected a number of atoms"),
     ],
