@@ -29,6 +29,10 @@ class SeriesError(ComitiaError):
     """A time series (properties, extras, trajectory) that cannot be read or does not fit the others."""
 
 
+class OutputError(ComitiaError):
+    """A file or folder that cannot be written."""
+
+
 class PeerError(ComitiaError):
     """The other end of a connection, or a child process, went away, stalled or never came."""
 

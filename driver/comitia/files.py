@@ -6,10 +6,32 @@ from pathlib import Path
 
 import numpy as np
 
+from comitia.errors import NumericalError, OutputError
+
+
+def check_destination(path):
+    """Refuse a path to which no file can be written, before the work whose result it is to hold.
+
+    Raises
+    ------
+    OutputError
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: cannot be written, the folder {path.parent} does not exist; make it")
+    if path.is_dir():
+        raise OutputError(f"{path}: cannot be written, it is a folder; give the name of a file")
+
 
 def write_atomic(path, content):
-    """Write bytes or text to `path` so that a reader sees the old file or the new one, never a part."""
+    """Write bytes or text to `path` so that a reader sees the old file or the new one, never a part.
+
+    Raises
+    ------
+    OutputError
+    """
     path = Path(path)
+    check_destination(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
@@ -17,6 +39,8 @@ def write_atomic(path, content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); make room or choose another place") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -32,8 +56,17 @@ def _plain(value):
 
 
 def to_json(content):
-    """JSON text of nested dictionaries, lists and NumPy values; a number that is not finite is refused."""
-    return json.dumps(content, indent=1, default=_plain, allow_nan=False) + "\n"
+    """JSON text of nested dictionaries, lists and NumPy values.
+
+    Raises
+    ------
+    NumericalError
+        for a number that is not finite.
+    """
+    try:
+        return json.dumps(content, indent=1, default=_plain, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise NumericalError(f"a result is not finite and was not written ({error}); check the data") from error
 
 
 def write_json(path, content):

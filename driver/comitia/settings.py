@@ -1,6 +1,7 @@
 """YAML inputs, read strictly: an unknown key is an error that names the nearest right one."""
 
 import difflib
+import math
 import typing
 from pathlib import Path
 
@@ -17,6 +18,8 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping_without_duplicates(loader, node, deep=False):
     mapping = {}
     for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise SettingsError(f"a key is a list or a mapping (line {key_node.start_mark.line + 1}); write a name")
         key = loader.construct_object(key_node, deep=deep)
         if key in mapping:
             raise SettingsError(f"key {key!r} is given twice (line {key_node.start_mark.line + 1}); keep one of them")
@@ -40,8 +43,10 @@ def read_yaml(path):
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read ({error}); check the path") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
         raise SettingsError(f"{path}: not valid YAML ({' '.join(str(error).split())}); correct it there") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}: nested too deeply to be settings; check that it is the right file") from error
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     if not isinstance(content, dict):
@@ -79,6 +84,15 @@ def _check_keys(content, structs, where):
                 _check_keys(item, values, f"{where}, {key}.{name}")
 
 
+def _check_finite(value, where):
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{where}: {value} is not a finite number; give one")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        _check_finite(inner, f"{where}, {key}")
+    for index, inner in enumerate(value if isinstance(value, list) else ()):
+        _check_finite(inner, f"{where}[{index}]")
+
+
 def convert(content, settings_type, where):
     """Settings of type `settings_type` (a `msgspec.Struct`) from a mapping.
 
@@ -87,9 +101,12 @@ def convert(content, settings_type, where):
     SettingsError
         naming the place, the key and what is expected there.
     """
-    _check_keys(content, [settings_type], where)
     try:
+        _check_keys(content, [settings_type], where)
+        _check_finite(content, where)
         return msgspec.convert(content, settings_type)
+    except RecursionError as error:
+        raise SettingsError(f"{where}: an alias holds itself; write the value out") from error
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: {error}; see the commented templates in inputs/") from error
 

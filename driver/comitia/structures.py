@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import io
 import lzma
+import re
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from comitia.errors import StructureError
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx yy zz yz xz xy, as ASE
 _OPENERS = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+_PROPERTIES = re.compile(r"\bProperties=\"?([^\s\"]+)", re.IGNORECASE)
 _READ_ERRORS = (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError)
 
 
@@ -103,9 +105,28 @@ def _frame_texts(path):
         raise StructureError(f"{path}: cannot be read ({error}); check the path and that the file is whole") from error
 
 
+def _check_columns(text, where):
+    """Refuse rows with more columns than Properties names: ASE would read the wrong ones without a word."""
+    header, *rows = text.split("\n")[1:]
+    named = _PROPERTIES.search(header)
+    if named is None:
+        return
+    counts = named.group(1).split(":")[2::3]
+    if not all(count.isdigit() for count in counts):
+        raise StructureError(f"{where}: is not extended XYZ (Properties={named.group(1)}); correct this frame")
+    expected = sum(map(int, counts))
+    for number, row in enumerate(rows):
+        if row and len(row.split()) != expected:
+            raise StructureError(
+                f"{where}: is not extended XYZ (atom {number} has {len(row.split())} columns, Properties names "
+                f"{expected}); correct this frame"
+            )
+
+
 def _read_frame(text, where):
     from ase.io.extxyz import XYZError, read_xyz
 
+    _check_columns(text, where)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

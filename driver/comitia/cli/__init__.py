@@ -1,13 +1,14 @@
 """The command line: one file per command, each imported only when it is called."""
 
 import importlib
+import math
 import os
 import signal
 import sys
 
 import click
 
-from comitia.errors import ComitiaError, StoppedBySignal
+from comitia.errors import ComitiaError, OutputError, StoppedBySignal
 
 COMMANDS = {
     "run": "a whole study: fit, sample, reweight, report",
@@ -18,6 +19,16 @@ COMMANDS = {
     "sample": "i-PI and its force clients under one command",
     "reweight": "averages under every committee member, with their errors",
 }
+
+
+class Finite(click.FloatRange):
+    """A number on the command line within a range; `nan` and `inf` are refused too."""
+
+    def convert(self, value, parameter, context):
+        number = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", parameter, context)
+        return number
 
 
 class _LazyGroup(click.Group):
@@ -81,4 +92,13 @@ def main():
             raise
         click.echo(f"comitia: {error}", err=True)
         code = error.exit_code
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to say at the end
+        code = 128 + signal.SIGPIPE
+    except OSError as error:
+        if os.environ.get("COMITIA_TRACEBACK"):
+            raise
+        name = f"{error.filename}: " if error.filename else ""
+        click.echo(f"comitia: {name}{error.strerror or error}; check the place and its permissions", err=True)
+        code = OutputError.exit_code
     sys.exit(code if isinstance(code, int) else 0)

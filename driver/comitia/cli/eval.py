@@ -55,20 +55,22 @@ def command(model, structures, json_path, output, energy_key, forces_key, virial
     \b
     comitia eval silicon.safetensors Si_test.xyz.xz --json errors.json -o predicted.xyz
     """
+    import msgspec
+
     import comitia
-    from comitia.errors import SettingsError
-    from comitia.files import write_json
+    from comitia.files import check_destination, write_json
+    from comitia.settings import convert
     from comitia.structures import Keys, read_structures
     from comitia.training import evaluate_dataset
     from comitia.training.summary import calibration_lines, error_lines
 
     for path in (json_path, output):
-        if path is not None and not path.parent.is_dir():
-            raise SettingsError(f"{path}: the folder {path.parent} does not exist; make it or choose another")
+        if path is not None:
+            check_destination(path)
     potential = comitia.load(model)
-    names = dict(potential.metadata.get("settings", {}).get("keys", {}))
+    names = convert(potential.metadata.get("settings", {}).get("keys", {}), Keys, f"{model}, keys")
     given = {"energy": energy_key, "forces": forces_key, "virial": virial_key, "stress": stress_key}
-    keys = Keys(**(names | {kind: name for kind, name in given.items() if name is not None}))
+    keys = msgspec.structs.replace(names, **{kind: name for kind, name in given.items() if name is not None})
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show_warning

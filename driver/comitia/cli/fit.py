@@ -20,8 +20,8 @@ def show_warning(message, category, filename, line_number, file=None, line=None)
     type=click.Path(path_type=Path),
     help="Model file; default DATA_STEM.safetensors.",
 )
-@click.option("--members", type=click.IntRange(1), help="Overrides `members`.")
-@click.option("--threads", type=click.IntRange(1), help="Overrides `threads`.")
+@click.option("--members", type=click.IntRange(1, 4096), help="Overrides `members`.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Overrides `threads`.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no table.")
 def command(settings, output, members, threads, quiet):
     """Fit a committee to energies, forces and virials; write MODEL and its report beside it (.json).

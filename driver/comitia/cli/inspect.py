@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from comitia.errors import ModelError
+
 
 def description(potential):
     """Lines that say what a potential is, with units."""
@@ -56,6 +58,8 @@ def command(model, as_json):
     if as_json:
         click.echo(to_json(potential.metadata), nl=False)
         return
-    click.echo("\n".join(description(potential)))
-    if "errors" in potential.metadata:
-        click.echo("\n".join(error_lines(potential.metadata["errors"])))
+    try:
+        lines = description(potential) + error_lines(potential.metadata.get("errors", {}))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ModelError(f"{model}: its metadata are not those of a fit; `--json` prints them") from error
+    click.echo("\n".join(lines))

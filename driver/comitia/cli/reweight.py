@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from comitia.errors import SeriesError, UsageError
+from comitia.cli import Finite
+from comitia.errors import UsageError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,7 +24,7 @@ from comitia.errors import SeriesError, UsageError
     help="A table or an i-PI property file, and the column by name or by number (from 1). "
     "F:members takes one member estimator from each column; `potentials` is the potential energy itself.",
 )
-@click.option("--temperature", required=True, type=click.FloatRange(min=0, min_open=True), help="K.")
+@click.option("--temperature", required=True, type=Finite(min=0, min_open=True), help="K.")
 @click.option(
     "--units",
     type=click.Choice(["hartree", "eV"]),
@@ -81,10 +82,7 @@ def command(potentials, observable, temperature, units, method, driving, bias, s
         "n_beads": frames.n_beads,
         "warnings": warnings,
     }
-    try:
-        write_json(json_path, content)
-    except OSError as error:
-        raise SeriesError(f"{json_path}: cannot be written ({error.strerror}); choose another --json") from error
+    write_json(json_path, content)
     _print(average, frames, content, json_path)
 
 

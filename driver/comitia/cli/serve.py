@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from comitia.errors import SettingsError, UsageError
+from comitia.cli import Finite
+from comitia.errors import UsageError
 
 ALWAYS = ("committee_pot", "committee_uncertainty")
 ON_REQUEST = ("committee_force", "committee_virial")
@@ -22,28 +23,21 @@ def _extras(context, parameter, value):
     return [name for name in names if name in ON_REQUEST]
 
 
-def _write_ready(path, line):
-    from comitia.files import write_atomic
-
-    try:
-        write_atomic(path, line + "\n")
-    except OSError as error:
-        raise SettingsError(f"--ready-file {path}: cannot be written ({error.strerror}); use another place") from error
-
-
 @click.command(name="serve", short_help="the force client for i-PI, ASE or any server of the protocol")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--template", required=True, type=click.Path(path_type=Path), help="Structure that gives the species.")
 @click.option("--unix", metavar="NAME", help="Name of the server's unix socket (i-PI's <address>), or a whole path.")
 @click.option("--host", help="Host of the server; localhost if only --port is given.")
 @click.option("--port", type=int, help="TCP port of the server.")
-@click.option("--wait", default=60.0, show_default=True, help="Seconds to wait for the server to appear.")
+@click.option(
+    "--wait", default=60.0, type=Finite(0), show_default=True, help="Seconds to wait for the server to appear."
+)
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written when the model is loaded.")
 @click.option("--offset", type=click.Choice(["e0"]), help="Subtract the reference energies of the atoms; logged.")
 @click.option("--extras", callback=_extras, metavar="NAMES", help=f"Send also: {', '.join(ON_REQUEST)} (costly).")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the potential; default all cores.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the potential; default all cores.")
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="As i-PI's -S.")
-@click.option("--timeout", type=click.FloatRange(1.0), help="Seconds of silence after which the server is lost.")
+@click.option("--timeout", type=Finite(1.0), help="Seconds of silence after which the server is lost.")
 def command(model, template, unix, host, port, wait, ready_file, offset, extras, threads, sockets_prefix, timeout):
     """Compute energies and forces for a server of the i-PI protocol, until it says EXIT.
 
@@ -61,6 +55,7 @@ def command(model, template, unix, host, port, wait, ready_file, offset, extras,
 
     import comitia
     from comitia.engines.ipi_structure import read_initial_structure
+    from comitia.files import write_atomic
     from comitia.protocol import transports
     from comitia.protocol.service import ForceService
     from comitia.threads import default_threads
@@ -81,7 +76,7 @@ def command(model, template, unix, host, port, wait, ready_file, offset, extras,
     )
     click.echo(line)
     if ready_file is not None:
-        _write_ready(ready_file, line)
+        write_atomic(ready_file, line + "\n")
     with connect(wait) as connection:
         served = service.serve(connection, silence=timeout)
     click.echo(

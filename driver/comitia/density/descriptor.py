@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from comitia._core import Batch, Kernel
@@ -11,16 +12,39 @@ from comitia.density import radial
 from comitia.density.features import describe, feature_list, roughness, total_degree
 from comitia.density.program import arrange
 from comitia.errors import SettingsError, StructureError
+from comitia.settings import convert
 from comitia.threads import default_threads
 
-BASIS = {
-    "radial": "bessel",  # or "gaussian"
-    "width": 0.5,  # Å, of the Gaussian basis
-    "n_max": [12, 8, 5],  # radial functions at correlation order 1, 2, 3
-    "l_max": [0, 6, 5],
-    "degree": [None, None, None],  # bound on the sum of n + l over the factors
-    "max_features": 700,  # per centre species: the degree of orders 2 and 3 is lowered until they fit
-}
+
+def _one_for_each_order(number):
+    return Annotated[list[number], msgspec.Meta(min_length=3, max_length=3)]
+
+
+class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which radial functions and which features a descriptor has; lists have one entry for each of the orders 1, 2, 3.
+
+    Attributes
+    ----------
+    radial : radial functions
+    width : of the Gaussian basis, Å
+    n_max : number of radial functions; 0 leaves the order out
+    l_max : largest angular momentum
+    degree : bound on the sum of n + l over the factors of a feature; where null, what `max_features` leaves room for
+    max_features : per centre species: the degree of orders 2 and 3 is lowered until they fit
+    """
+
+    radial: Literal["bessel", "gaussian"] = "bessel"
+    width: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    n_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=64)]) = msgspec.field(
+        default_factory=lambda: [12, 8, 5]
+    )
+    l_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=8)]) = msgspec.field(
+        default_factory=lambda: [0, 6, 5]
+    )
+    degree: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0)] | None) = msgspec.field(
+        default_factory=lambda: [None, None, None]
+    )
+    max_features: Annotated[int, msgspec.Meta(ge=1)] = 700
 
 
 class Design(NamedTuple):
@@ -92,38 +116,31 @@ class Descriptor:
 
     @classmethod
     def build(cls, species, cutoff, *, constant=True, **options):
-        """A descriptor for the given atomic numbers; `options` override `BASIS`.
+        """A descriptor for the given atomic numbers; `options` are those of `Basis`.
 
         Raises
         ------
         SettingsError
             for an unknown option, or one that makes no sense.
         """
-        unknown = set(options) - set(BASIS)
-        if unknown:
-            raise SettingsError(f"basis: unknown key {sorted(unknown)[0]!r}; known keys: {', '.join(BASIS)}")
-        basis = BASIS | options
+        basis = convert(options, Basis, "basis")
         species = np.array(sorted({int(z) for z in species}), np.int64)
-        n_max, l_max = list(basis["n_max"]), list(basis["l_max"])
-        if not cutoff > 0:
-            raise SettingsError(f"cutoff is {cutoff} Å; it must be positive")
-        if len(n_max) != 3 or len(l_max) != 3 or len(basis["degree"]) != 3:
-            raise SettingsError("basis: n_max, l_max and degree need one number for each of the orders 1, 2, 3")
-        if max(l_max) > 8 or min(l_max) < 0 or min(n_max) < 0 or max(n_max) < 1:
-            raise SettingsError(f"basis: l_max {l_max} must lie between 0 and 8, and n_max {n_max} not be negative")
-        features = truncated(len(species), n_max, l_max, basis["degree"], basis["max_features"], constant)
+        n_max, l_max = basis.n_max, basis.l_max
+        if not (cutoff > 0 and np.isfinite(cutoff)):
+            raise SettingsError(f"cutoff is {cutoff} Å; it must be positive and finite")
+        if max(n_max) < 1:
+            raise SettingsError(f"basis: n_max {n_max} leaves no radial function; one of the orders must have some")
+        features = truncated(len(species), n_max, l_max, basis.degree, basis.max_features, constant)
         used_l = int(max(features[:, [2, 4, 6, 8]].max(), 0))
         n_radial = max(n_max)
-        if basis["radial"] == "bessel":
+        if basis.radial == "bessel":
             spline = radial.spline_table(lambda r: radial.bessel(r, n_radial, cutoff), cutoff)
             offset = np.zeros(used_l + 1, np.int32)
-        elif basis["radial"] == "gaussian":
+        else:
             spline = radial.spline_table(
-                lambda r: radial.gaussian_soap(r, n_radial, used_l, cutoff, basis["width"]).reshape(len(r), -1), cutoff
+                lambda r: radial.gaussian_soap(r, n_radial, used_l, cutoff, basis.width).reshape(len(r), -1), cutoff
             )
             offset = np.arange(used_l + 1, dtype=np.int32) * n_radial
-        else:
-            raise SettingsError(f"basis: radial is {basis['radial']!r}; it can be 'bessel' or 'gaussian'")
         return cls(species, float(cutoff), np.eye(len(species)), spline, n_radial, used_l, offset, features)
 
     @property

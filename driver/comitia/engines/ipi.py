@@ -274,6 +274,8 @@ def sample(
     folder = Path(directory or Path.cwd()).resolve()
     potential = comitia.load(model_path)
     total_steps = run.total_steps if total_steps is None else total_steps
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"--directory {folder}: is not a folder; name another")
     folder.mkdir(parents=True, exist_ok=True)
     with run_folder.to_ourselves(folder) as lock:
         template, atoms = _template(run, folder, potential.species)

@@ -13,8 +13,10 @@ from comitia.potential.baselines import ZBL
 from comitia.potential.potential import Potential
 
 FORMAT_VERSION = 1
+HEAVIEST = 118  # atomic number
 UPGRADES = {}  # version -> function that turns the tensors and metadata of that version into those of the next
 
+SECTIONS = ("settings", "data", "errors", "versions")  # of the metadata of a fit
 TENSORS = {  # name -> kind and number of dimensions
     "species": (np.integer, 1),
     "cutoff": (np.floating, 0),
@@ -76,8 +78,11 @@ def _read(path):
         raise ModelError(f"{path}: damaged (the checksum does not match); copy or fit it again")
     try:
         metadata = json.loads(json.loads(content[8:header_end])["__metadata__"]["comitia"])
+        sections = [metadata, *(metadata[name] for name in SECTIONS if name in metadata)]
+        if not all(isinstance(section, dict) for section in sections):
+            raise TypeError("its metadata are no mapping")
         return deserialise(content), metadata
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: not a comitia model ({error}); fit one with `comitia fit`") from error
 
 
@@ -106,12 +111,14 @@ def _check(path, tensors):
         and tensors["spline"].shape[1] == 6
         and len(tensors["spline"]) > 0
         and len(tensors["species"]) == n_species > 0
-        and tensors["species"][0] > 0
+        and 0 < tensors["species"][0] <= tensors["species"][-1] <= HEAVIEST
         and np.all(np.diff(tensors["species"]) > 0)
         and len(tensors["weights"]) > 0
         and len(features) > 0
         and tensors["cutoff"] > 0
         and len(tensors["alpha"]) == 2
+        and np.all(tensors["alpha"] > 0)
+        and ("core_inner" in tensors) == ("core_outer" in tensors)
     )
     if not sound:
         raise ModelError(f"{path}: the tensors do not fit together; fit the model again")
@@ -127,7 +134,10 @@ def load(path):
         not hold together.
     """
     tensors, metadata = _read(path)
-    version = int(tensors.get("format_version", np.array(-1)))
+    version = tensors.get("format_version")
+    if version is None or version.shape != () or not np.issubdtype(version.dtype, np.integer):
+        raise ModelError(f"{path}: does not say its format version; fit it with `comitia fit`")
+    version = int(version)
     while version in UPGRADES and version < FORMAT_VERSION:
         tensors, metadata = UPGRADES[version](tensors, metadata)
         version += 1

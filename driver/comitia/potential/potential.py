@@ -83,6 +83,8 @@ class Potential:
             raise ModelError(f"there must be {descriptor.n_species} reference energies, one for each species")
         if core is not None and not np.array_equal(core.species, descriptor.species):
             raise ModelError("the repulsive core and the descriptor have different species")
+        if core is not None and np.max(core.outer) > descriptor.cutoff:
+            raise ModelError("the repulsive core reaches further than the cutoff")
         numbers = (self.weights, self.reference_energies, self.alpha_energy, self.alpha_forces)
         if not all(np.all(np.isfinite(value)) for value in numbers):
             raise ModelError("weights, reference energies and alpha must be finite")

@@ -95,6 +95,13 @@ def miscalibration_area(scores, n_members=None):
     return float(np.mean(np.abs(np.searchsorted(observed, expected, side="right") / len(observed) - expected)))
 
 
+def _rank_correlation(scale, size):
+    """Spearman's coefficient, or None where one of the two is the same everywhere."""
+    if np.ptp(scale) == 0 or np.ptp(size) == 0:
+        return None
+    return float(stats.spearmanr(scale, size).statistic)
+
+
 def summarise(error, scale, n_members, size=None):
     """Calibration in numbers: scores, NLL beside that of a constant σ, miscalibration area.
 
@@ -126,5 +133,5 @@ def summarise(error, scale, n_members, size=None):
         "nll_difference": float(difference.mean()),
         "nll_difference_error": float(difference.std(ddof=1) / np.sqrt(len(difference))),
         "miscalibration_area": miscalibration_area(scores, n_members),
-        "rank_correlation": float(stats.spearmanr(scale, np.abs(error)).statistic),
+        "rank_correlation": _rank_correlation(scale, np.abs(error)),
     }

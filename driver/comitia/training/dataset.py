@@ -157,8 +157,14 @@ def closest_contacts(structures, species):
     return np.minimum(shortest, shortest.T)
 
 
-def core_radii(structures, species):
+def core_radii(structures, species, cutoff):
     """Radii of the repulsive core: full below `inner`, zero from `outer`, which is short of every contact in the data.
+
+    Parameters
+    ----------
+    structures : list of LabelledStructure
+    species : (n_species,) atomic numbers
+    cutoff : float, Å; `outer` is not longer
 
     Returns
     -------
@@ -168,7 +174,7 @@ def core_radii(structures, species):
 
     contacts = closest_contacts(structures, species)
     radii = covalent_radii[np.asarray(species)]
-    outer = np.minimum(0.95 * contacts, 0.9 * (radii[:, None] + radii[None, :]))
+    outer = np.minimum(np.minimum(0.95 * contacts, 0.9 * (radii[:, None] + radii[None, :])), cutoff)
     return 0.6 * outer, outer
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from comitia.errors import SettingsError, StructureError
-from comitia.files import write_json
+from comitia.files import check_destination, write_json
 from comitia.structures import check_species, read_structures, stem
 from comitia.threads import default_threads
 from comitia.training import dataset
@@ -92,15 +92,15 @@ def find_input(directory, name):
     return here if not beside.exists() and here.exists() else beside
 
 
-def check_basis(options):
-    """Refuse an option that the descriptor does not have, and name the nearest."""
-    from comitia.density.descriptor import BASIS
-
-    for key in options:
-        if key not in BASIS:
-            near = difflib.get_close_matches(key, BASIS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(BASIS))}"
-            raise SettingsError(f"basis: unknown key {key!r}; {hint}")
+def _check_output(output, data):
+    """The model and its report must have somewhere to go, and not replace the data or each other."""
+    report = output.with_suffix(".json")
+    for path in (output, report):
+        check_destination(path)
+        if path.exists() and data.exists() and path.samefile(data):
+            raise SettingsError(f"{path}: is the data; choose another name for the model")
+    if report == output:
+        raise SettingsError(f"{output}: is where the report goes; end the name of the model in .safetensors")
 
 
 def _species(split):
@@ -138,11 +138,12 @@ class _Fit:
         self.n_threads = settings.threads or default_threads()
         self.species = _species(split)
         self.constant = settings.reference_energies is None
-        self.descriptor = Descriptor.build(self.species, settings.cutoff, constant=self.constant, **settings.basis)
+        basis = msgspec.structs.asdict(settings.basis)
+        self.descriptor = Descriptor.build(self.species, settings.cutoff, constant=self.constant, **basis)
         self.e0 = dataset.reference_energies(split.training, self.species, settings.reference_energies)
         self.core = None
         if settings.core:
-            self.core = ZBL(self.species, *dataset.core_radii(split.training, self.species))
+            self.core = ZBL(self.species, *dataset.core_radii(split.training, self.species, settings.cutoff))
         self.targets = [
             dataset.make_target(s, self.species, self.e0, self.core, settings.weights) for s in split.training
         ]
@@ -272,11 +273,10 @@ def fit(settings, directory=".", output=None, progress=True):
     """
     begin = time.perf_counter()
     check_settings(settings)
-    check_basis(settings.basis)
     output = Path(output) if output is not None else Path(f"{stem(settings.data)}.safetensors")
-    if not output.parent.is_dir():
-        raise SettingsError(f"{output}: the folder {output.parent} does not exist; make it or choose another")
-    structures = read_structures(find_input(directory, settings.data), settings.keys)
+    data = find_input(directory, settings.data)
+    _check_output(output, data)
+    structures = read_structures(data, settings.keys)
     _check_weights(settings, structures)
     split = dataset.split(structures, settings, lambda name: find_input(directory, name))
     if len(split.training) < 2:

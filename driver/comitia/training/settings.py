@@ -4,19 +4,22 @@ from typing import Annotated
 
 import msgspec
 
+from comitia.density import Basis
 from comitia.errors import SettingsError
 from comitia.structures import Keys
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Seed = Annotated[int, msgspec.Meta(ge=0)]
+MAX_MEMBERS, MAX_THREADS = 4096, 1024
 
 
 class HoldOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Structures kept out of the fit: a fraction of the blocks, a file, or the frames marked under a key."""
 
     fraction: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
-    seed: int = 0
+    seed: Seed = 0
     file: str | None = None
     key: str | None = None
 
@@ -61,19 +64,19 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     data: str
     cutoff: Positive
-    members: Count = 16
+    members: Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMBERS)] = 16
     keys: Keys = Keys()
     validation: HoldOut | None = None
     test: HoldOut | None = None
     folds: Annotated[int, msgspec.Meta(ge=2, le=20)] = 5
     weights: Weights = Weights()
     reference_energies: dict[str, float] | None = None
-    seed: int = 0
+    seed: Seed = 0
     regularisation: Positive | None = None
-    basis: dict[str, float | int | str | list[int | float | None]] = {}
+    basis: Basis = msgspec.field(default_factory=Basis)
     groups: Groups = Groups()
     core: bool = True
-    threads: Count | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)] | None = None
 
 
 def check_settings(settings):

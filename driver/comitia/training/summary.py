@@ -13,7 +13,9 @@ def _row(name, table):
 
 
 def error_lines(tables):
-    """Aligned lines from {name: error table}; tables by `config_type` are indented below."""
+    """Aligned lines from {name: error table}, none for none; tables by `config_type` are indented below."""
+    if not tables:
+        return []
     rows = [HEADINGS, COLUMN_UNITS]
     for name, table in tables.items():
         rows.append(_row(name, table))
@@ -31,10 +33,11 @@ def calibration_lines(calibration):
     for kind, unit in (("energy", "nats per structure"), ("forces", "nats per component")):
         found = (calibration or {}).get(kind)
         if found:
+            rank = "-" if found["rank_correlation"] is None else f"{found['rank_correlation']:.2f}"
             lines.append(
                 f"{kind}: rms z {found['rms_z']:.3f}  miscalibration area {found['miscalibration_area']:.3f}  "
                 f"NLL - NLL(constant sigma) {found['nll_difference']:+.3f} +- "
-                f"{found['nll_difference_error']:.3f} {unit}  rank correlation {found['rank_correlation']:.2f}"
+                f"{found['nll_difference_error']:.3f} {unit}  rank correlation {rank}"
             )
     return lines
 
