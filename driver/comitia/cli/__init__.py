@@ -92,9 +92,6 @@ def main():
             raise
         click.echo(f"comitia: {error}", err=True)
         code = error.exit_code
-    except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to say at the end
-        code = 128 + signal.SIGPIPE
     except OSError as error:
         if os.environ.get("COMITIA_TRACEBACK"):
             raise
