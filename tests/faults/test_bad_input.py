@@ -147,7 +147,8 @@ def test_compressed_data_that_are_damaged(folder, refused, ending, module):
 def test_a_species_that_the_model_does_not_know(folder, refused, command):
     for name in ("data.xyz", "init.xyz"):
         (folder / name).write_text((folder / name).read_text().replace("Ar ", "Xe "))
-    assert "species Xe is not in the model" in refused(COMMANDS[command])
+    options = {"eval": ["--json", "errors.json"], "serve": ["--ready-file", "ready"], "sample": ["--directory", "new"]}
+    assert "species Xe is not in the model" in refused(COMMANDS[command] + options[command])
 
 
 @pytest.mark.parametrize("command", ["fit", "eval"])

@@ -92,6 +92,11 @@ def main():
             raise
         click.echo(f"comitia: {error}", err=True)
         code = error.exit_code
+    except MemoryError as error:
+        if os.environ.get("COMITIA_TRACEBACK"):
+            raise
+        click.echo(f"comitia: not enough memory ({error}); use fewer members, features or atoms", err=True)
+        code = ComitiaError.exit_code
     except OSError as error:
         if os.environ.get("COMITIA_TRACEBACK"):
             raise

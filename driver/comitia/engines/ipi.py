@@ -276,6 +276,9 @@ def sample(
     total_steps = run.total_steps if total_steps is None else total_steps
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--directory {folder}: is not a folder; name another")
+    given = run.structure_file()
+    if given is not None and given[1] != "chk":
+        read_initial_structure(given[0], potential.species)  # refused before there is a folder
     folder.mkdir(parents=True, exist_ok=True)
     with run_folder.to_ourselves(folder) as lock:
         template, atoms = _template(run, folder, potential.species)

