@@ -23,7 +23,15 @@ from comitia.engines.ipi_structure import read_initial_structure
 from comitia.engines.plumed import INSTALL, find_kernel
 from comitia.engines.processes import Child, is_running, stop_all
 from comitia.engines.progress import Progress, StepCounter
-from comitia.errors import ComitiaError, ModelError, NumericalError, PeerError, SettingsError, UncertaintyError
+from comitia.errors import (
+    ComitiaError,
+    ModelError,
+    NumericalError,
+    PeerError,
+    SettingsError,
+    StoppedBySignal,
+    UncertaintyError,
+)
 from comitia.files import write_atomic, write_json
 from comitia.threads import default_threads
 
@@ -351,7 +359,7 @@ def _sample(children, run, state, options, report, progress):
     except ComitiaError as error:
         reason = str(error)
         raise
-    except BaseException:
+    except (StoppedBySignal, KeyboardInterrupt):
         status, reason = "stopped", "by a signal"
         raise
     finally:

@@ -5,10 +5,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from comitia.engines.ipi_units import KELVIN
 from comitia.errors import SeriesError
 
 _BEAD = re.compile(r"^(?P<stem>.+)_(?P<bead>\d+)(?P<suffix>\.xyz|\.extxyz|)$")
-_KELVIN = 3.1668152e-6  # hartree, i-PI 3.3
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,14 @@ def run_facts(path):
         return RunFacts()
     beads = set(re.findall(r"<beads\b[^>]*\bnbeads='(\d+)'", text))
     ensembles = re.findall(r"<ensemble>.*?<temperature>\s*([-+.0-9eE]+)\s*</temperature>", text, re.DOTALL)
-    temperatures = {float(value) for value in ensembles}
+    try:
+        temperatures = {float(value) for value in ensembles}
+    except ValueError:  # a damaged RESTART says nothing
+        temperatures = set()
     return RunFacts(
         restart,
         int(beads.pop()) if len(beads) == 1 else None,
-        temperatures.pop() / _KELVIN if len(temperatures) == 1 else None,
+        temperatures.pop() / KELVIN if len(temperatures) == 1 else None,
         "<smotion mode='remd'" in text,
     )
 

@@ -16,6 +16,7 @@ PREFIXES = {
     "atto": 1e-18,
 }
 
+KELVIN = 3.1668152e-6  # hartree, i-PI 3.3
 _SECOND = 4.1341373e16  # atomic units of time, i-PI 3.3
 _TIME = 1e15 / _SECOND  # fs in one atomic unit of time
 
@@ -24,9 +25,9 @@ DIMENSIONS = {
     "energy": (
         "eV",
         HARTREE,
-        {"electronvolt": 1 / HARTREE, "j/mol": 3.8087989e-7, "cal/mol": 1.5946679e-6, "kelvin": 3.1668152e-6},
+        {"electronvolt": 1 / HARTREE, "j/mol": 3.8087989e-7, "cal/mol": 1.5946679e-6, "kelvin": KELVIN},
     ),
-    "temperature": ("K", 1 / 3.1668152e-6, {"kelvin": 3.1668152e-6}),
+    "temperature": ("K", 1 / KELVIN, {"kelvin": KELVIN}),
     "time": ("fs", _TIME, {"second": _SECOND}),
     "length": ("Å", BOHR, {"angstrom": 1 / BOHR, "meter": 1e10 / BOHR}),
     "volume": ("Å^3", BOHR**3, {"angstrom3": 6.748334231}),
