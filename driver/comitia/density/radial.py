@@ -5,6 +5,7 @@ A basis is any function of distance that returns an array; a new one changes thi
 
 import numpy as np
 from scipy.interpolate import make_interp_spline
+from scipy.linalg import eigh
 from scipy.special import spherical_in
 
 N_INTERVALS = 256
@@ -37,12 +38,32 @@ def bessel(r, n_max, cutoff):
     return value * smooth_cutoff(r, cutoff, 4, 3)[:, None]
 
 
+def _smeared(r, n_max, l_max, cutoff, width):
+    """Projections of a Gaussian at distance r on Gaussian-type orbitals: (n_points, l_max + 1, n_max)."""
+    x = np.linspace(1e-3, cutoff + 5 * width, 400)
+    spread = cutoff * np.maximum(np.sqrt(np.arange(n_max)), 1) / n_max
+    orbital = x[:, None] ** np.arange(n_max) * np.exp(-(x[:, None] ** 2) / (2 * spread**2))
+    weight = np.gradient(x) * x**2
+    orbital /= np.sqrt(weight @ orbital**2)
+    argument = r[:, None] * x / width**2
+    distance = np.exp(-((r[:, None] - x) ** 2) / (2 * width**2))
+    projected = np.empty((len(r), l_max + 1, n_max))
+    for l in range(l_max + 1):
+        # i_l(z) exp(-z) stays finite; the rest of the exponent is that of the distance
+        near = spherical_in(l, np.minimum(argument, 500)) * np.exp(-np.minimum(argument, 500))
+        far = (1 - l * (l + 1) / (2 * np.maximum(argument, 1))) / (2 * np.maximum(argument, 1))
+        projected[:, l] = (distance * np.where(argument < 500, near, far)) @ (weight[:, None] * orbital)
+    return projected * smooth_cutoff(r, cutoff, 4, 4)[:, None, None]
+
+
 def gaussian_soap(r, n_max, l_max, cutoff, width):
-    r"""Gaussian-smeared density of a neighbour, projected on orthonormal Gaussian-type orbitals.
+    r"""Gaussian-smeared density of a neighbour, projected on Gaussian-type orbitals.
 
     The neighbour is a Gaussian of the given width; its expansion in spherical harmonics has the radial part
-    :math:`4\pi e^{-(r^2 + x^2)/2\sigma^2} i_l(r x/\sigma^2)`, with the modified spherical Bessel function
-    :math:`i_l`, and is integrated over :math:`x^2 dx` with orthonormalised functions :math:`x^n e^{-x^2/2 s_n^2}`.
+    :math:`e^{-(r^2 + x^2)/2\sigma^2} i_l(r x/\sigma^2)`, with the modified spherical Bessel function :math:`i_l`, and
+    is integrated over :math:`x^2 dx` with functions :math:`x^n e^{-x^2/2 s_n^2}`. For each l these are combined so
+    that :math:`\int R_n R_{n'} r^2 dr = \delta_{nn'}`, in the order of growing :math:`\int R_n'^2 r^2 dr`: smoother
+    functions come first, as truncation and prior expect.
 
     Parameters
     ----------
@@ -55,26 +76,17 @@ def gaussian_soap(r, n_max, l_max, cutoff, width):
 
     Bartók, Kondor, Csányi, Phys. Rev. B 87, 184115 (2013); Musil et al., J. Chem. Phys. 154, 114109 (2021).
     """
-    x = np.linspace(1e-3, cutoff + 5 * width, 400)
-    weight = np.gradient(x) * x**2
-    spread = cutoff * np.maximum(np.sqrt(np.arange(n_max)), 1) / n_max
-    primitive = x[:, None] ** np.arange(n_max) * np.exp(-(x[:, None] ** 2) / (2 * spread**2))
-    primitive /= np.sqrt(weight @ primitive**2)
-    overlap = primitive.T @ (weight[:, None] * primitive)
-    value, vector = np.linalg.eigh(overlap)
-    orbital = primitive @ (vector / np.sqrt(np.maximum(value, 1e-12 * value[-1]))) @ vector.T
-    projected = np.empty((len(r), l_max + 1, n_max))
-    argument = r[:, None] * x / width**2
-    distance = np.exp(-((r[:, None] - x) ** 2) / (2 * width**2))
+    grid = np.linspace(0, cutoff, 801)
+    sample = _smeared(grid, n_max, l_max, cutoff, width)
+    slope = np.gradient(sample, grid, axis=0)
+    weight = grid**2 * (grid[1] - grid[0])
+    value = _smeared(r, n_max, l_max, cutoff, width)
     for l in range(l_max + 1):
-        # i_l(z) exp(-z) stays finite; the rest of the exponent is that of the distance
-        with np.errstate(over="ignore", invalid="ignore"):
-            scaled = np.where(argument < 500, spherical_in(l, np.minimum(argument, 500)) * np.exp(-argument), 0.0)
-            far = (1 - l * (l + 1) / (2 * np.maximum(argument, 1))) / (2 * np.maximum(argument, 1))
-        scaled = np.where(argument < 500, scaled, far)
-        projected[:, l] = 4 * np.pi * (distance * scaled) @ (weight[:, None] * orbital)
-    norm = (2 * np.pi * width**2) ** -1.5
-    return norm * projected * smooth_cutoff(r, cutoff, 4, 4)[:, None, None]
+        overlap = np.einsum("r,rn,rm->nm", weight, sample[:, l], sample[:, l])
+        stiffness = np.einsum("r,rn,rm->nm", weight, slope[:, l], slope[:, l])
+        ridge = 1e-11 * np.trace(overlap) * np.eye(n_max)  # the orbitals nearly depend on each other
+        value[:, l] = value[:, l] @ eigh(stiffness, overlap + ridge)[1]
+    return value
 
 
 def spline_table(functions, cutoff, n_intervals=N_INTERVALS):
