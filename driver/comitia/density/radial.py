@@ -53,7 +53,7 @@ def _smeared(r, n_max, l_max, cutoff, width):
         near = spherical_in(l, np.minimum(argument, 500)) * np.exp(-np.minimum(argument, 500))
         far = (1 - l * (l + 1) / (2 * np.maximum(argument, 1))) / (2 * np.maximum(argument, 1))
         projected[:, l] = (distance * np.where(argument < 500, near, far)) @ (weight[:, None] * orbital)
-    return projected * smooth_cutoff(r, cutoff, 4, 4)[:, None, None]
+    return projected * smooth_cutoff(r, cutoff, 4, 5)[:, None, None]
 
 
 def gaussian_soap(r, n_max, l_max, cutoff, width):
