@@ -90,7 +90,7 @@ def gaussian_soap(r, n_max, l_max, cutoff, width):
 
 
 def spline_table(functions, cutoff, n_intervals=N_INTERVALS):
-    """Quintic pieces of radial functions: four continuous derivatives, so that forces are smooth.
+    """Quintic pieces of radial functions: four continuous derivatives inside, two at the cutoff, where all is zero.
 
     Parameters
     ----------
@@ -101,7 +101,11 @@ def spline_table(functions, cutoff, n_intervals=N_INTERVALS):
     (n_intervals, 6, n_functions) array: coefficients of powers 0 to 5 of the position inside the interval, 0 to 1.
     """
     knots = np.linspace(0, cutoff, n_intervals + 1)
-    spline = make_interp_spline(knots, functions(knots), k=5)
+    value = functions(knots)
+    free = make_interp_spline(knots, value, k=5)
+    start = [(order, free(0.0, nu=order)) for order in (1, 2)]
+    end = [(order, np.zeros(value.shape[1])) for order in (1, 2)]  # no kink where a neighbour leaves
+    spline = make_interp_spline(knots, value, k=5, bc_type=(start, end))
     step = cutoff / n_intervals
     pieces = np.empty((n_intervals, 6, spline.c.shape[-1]))
     scale = 1.0
