@@ -1,0 +1,102 @@
+/* Small random structures, and what the model says of them. */
+#ifndef COMITIA_TEST_SAMPLE_H
+#define COMITIA_TEST_SAMPLE_H
+
+#include "evaluate.h"
+#include "model.h"
+
+enum { N_MAX = 24 };
+
+typedef struct {
+    size_t n_atoms;
+    int32_t species[N_MAX];
+    double positions[3 * N_MAX], cell[9];
+    int pbc[3];
+    neighbour_list list;
+} sample;
+
+static double determinant(const double c[9])
+{
+    return c[0] * (c[4] * c[8] - c[5] * c[7]) + c[1] * (c[5] * c[6] - c[3] * c[8]) + c[2] * (c[3] * c[7] - c[4] * c[6]);
+}
+
+static double closest(const sample *s)
+{
+    neighbour_list list;
+    neighbour_list_init(&list, 2.0, 0);
+    neighbour_list_update(&list, s->n_atoms, s->positions, s->cell, s->pbc);
+    double least = 4;
+    for (size_t i = 0; i < s->n_atoms; i++) {
+        for (int64_t p = list.start[i]; p < list.start[i + 1]; p++) {
+            double square = 0;
+            for (int k = 0; k < 3; k++) {
+                double d = s->positions[3 * (size_t)list.neighbour[p] + k] - s->positions[3 * i + k];
+                for (int v = 0; v < 3; v++) {
+                    d += list.shift[3 * p + v] * s->cell[3 * v + k];
+                }
+                square += d * d;
+            }
+            least = square < least ? square : least;
+        }
+    }
+    neighbour_list_free(&list);
+    return sqrt(least);
+}
+
+/* Atoms one after the other at random, none closer to another than `contact`. */
+static void fill(sample *s, size_t n_atoms, const double cell[9], const int pbc[3], double cutoff, double contact,
+                 uint64_t *state)
+{
+    memset(s, 0, sizeof *s);
+    memcpy(s->cell, cell, sizeof s->cell);
+    memcpy(s->pbc, pbc, sizeof s->pbc);
+    neighbour_list_init(&s->list, cutoff, 0);
+    while (s->n_atoms < n_atoms) {
+        const size_t i = s->n_atoms++;
+        double f[3];
+        for (int v = 0; v < 3; v++) {
+            f[v] = random_between(state, -0.5, 1.5); /* also outside the cell */
+        }
+        for (int k = 0; k < 3; k++) {
+            s->positions[3 * i + k] = f[0] * cell[k] + f[1] * cell[3 + k] + f[2] * cell[6 + k];
+        }
+        s->species[i] = (int32_t)(random_bits(state) % MODEL_N_SPECIES);
+        s->n_atoms -= closest(s) < contact;
+    }
+}
+
+static structure view(sample *s)
+{
+    int code = neighbour_list_update(&s->list, s->n_atoms, s->positions, s->cell, s->pbc);
+    CHECK(code >= 0, "neighbour list: %d", code);
+    return (structure){s->n_atoms, s->species, s->positions, s->cell, &s->list};
+}
+
+typedef struct {
+    double energy, atomic[N_MAX], forces[3 * N_MAX], virial[9];
+} answer;
+
+static answer compute(const model *m, sample *s, const double *weights, int n_threads)
+{
+    static evaluator state;
+    answer out = {0};
+    structure one = view(s);
+    evaluation what = {.weights = weights, .atomic_energies = out.atomic, .forces = out.forces, .virials = out.virial};
+    CHECK(evaluate(&state, &m->d, 1, &one, n_threads, &what) == 0, "evaluate");
+    evaluator_free(&state);
+    for (size_t i = 0; i < s->n_atoms; i++) {
+        out.energy += out.atomic[i];
+    }
+    return out;
+}
+
+static double *random_numbers(uint64_t *state, size_t n)
+{
+    double *numbers = malloc(n * sizeof *numbers);
+    for (size_t k = 0; k < n; k++) {
+        numbers[k] = random_between(state, -1, 1);
+    }
+    return numbers;
+}
+
+#endif
