@@ -1,12 +1,28 @@
 """Files appear whole or not at all."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import numpy as np
 
-from comitia.errors import NumericalError, OutputError
+from comitia.errors import NumericalError, OutputError, SettingsError
+
+
+def file_hash(path):
+    """SHA-256 of a file, as hexadecimal digits.
+
+    Raises
+    ------
+    SettingsError
+        if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
 
 
 def check_destination(path):

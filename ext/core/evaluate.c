@@ -64,8 +64,11 @@ static int worker_prepare(worker *w, const descriptor *d)
     w->species_density = allocate(density_size(d) * sizeof(double));
     w->n_allocations += 8;
     if (!w->component || !w->adjoint || !w->features || !w->weight || !w->sum || !w->A || !w->A_adjoint ||
-        !w->species_density)
+        !w->species_density) {
+        worker_free(w);
+        *w = (worker){0};
         return OUT_OF_MEMORY;
+    }
     memset(w->A_adjoint, 0, density_size(d) * sizeof(double)); /* stays so where no feature reads A */
     memset(w->component, 0, d->n_components * sizeof(lanes));
     w->ready = 1;
@@ -92,8 +95,11 @@ static int64_t arrange(evaluator *e, const descriptor *d, size_t n_structures, c
         reserve((void **)&e->block_first, &blocks[0], n_blocks, sizeof(int64_t), &e->n_allocations) ||
         reserve((void **)&e->block_species, &blocks[1], n_blocks, sizeof(int32_t), &e->n_allocations) ||
         reserve((void **)&e->block_count, &e->block_capacity, n_blocks, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->first_atom, &e->structure_capacity, n_structures + 1, sizeof(int64_t), &e->n_allocations))
+        reserve((void **)&e->first_atom, &e->structure_capacity, n_structures + 1, sizeof(int64_t),
+                &e->n_allocations)) {
+        e->atom_capacity = e->block_capacity = 0; /* some of the arrays are gone: take all of them anew */
         return OUT_OF_MEMORY;
+    }
     if (n_threads > e->n_workers) {
         worker *workers = realloc(e->workers, n_threads * sizeof(worker));
         if (workers == NULL)

@@ -17,6 +17,7 @@ FAULTS = [
     ("study.yaml", "{distance: [0, 1]}, unit: Å", "{distance: [0, 1]}, unit: eV", "does not fit"),
     ("study.yaml", "property: potential", "property: pressure_cv", "contains the potential"),
     ("study.yaml", "property: potential", "property: density", "prints no property 'density'"),
+    ("study.yaml", "    sample:\n      classical: {steps", "    sample: 3\n    fit:\n      seed: {steps", "sample"),
     ("pimd.xml", "</output>", "", "not valid XML"),
     ("pimd.xml", "extra_type='committee_pot'", "extra_type='raw'", "prints no committee_pot of every bead"),
     ("pimd.xml", "positions{angstrom}", "velocities", "prints no positions of every bead"),

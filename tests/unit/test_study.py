@@ -12,7 +12,7 @@ from models import cluster, crystal, small_model, write_ipi_xyz
 from numpy.testing import assert_allclose
 
 from comitia.errors import SeriesError, SettingsError, UsageError
-from comitia.study.expected import compare
+from comitia.study.expected import compare, read_expected
 from comitia.study.observables import SampledRun, averages, centroid_virial, check_observables, unit_factor
 from comitia.study.settings import merge, read_study
 from comitia.study.simulations import read_simulation
@@ -221,3 +221,13 @@ def test_what_is_shipped_can_be_read(tmp_path, path, setting):
     simulations = {name: read_simulation(tmp_path / sample.input) for name, sample in study.sample.items()}
     printed = {name: given.printed for name, given in simulations.items()}
     check_observables(study, dict.fromkeys(simulations, 7), printed)
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "{}3", '{"a": 3}', '{"a": {"value": 1}}', '{"a": {"minimum": "low"}}', '{"a": {}}']
+)
+def test_expected_numbers_need_whole_bounds(tmp_path, content):
+    path = tmp_path / "expected.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"expected\.json"):
+        read_expected(path)

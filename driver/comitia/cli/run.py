@@ -28,8 +28,10 @@ def command(study, setting, directory, restart, check, quiet):
     comitia run examples/zundel/study.yaml --setting long
     """
     from comitia.study import run_study
-    from comitia.study.expected import compare
+    from comitia.study.expected import compare, read_expected
 
+    if check is not None:
+        read_expected(check)
     say = (lambda line: None) if quiet else click.echo
     results, folder = run_study(study, setting, directory, restart, progress=not quiet, say=say)
     if not quiet:

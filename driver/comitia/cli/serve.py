@@ -1,6 +1,5 @@
 """`comitia serve`: the force client."""
 
-import hashlib
 import logging
 import os
 from functools import partial
@@ -55,7 +54,7 @@ def command(model, template, unix, host, port, wait, ready_file, offset, extras,
 
     import comitia
     from comitia.engines.ipi_structure import read_initial_structure
-    from comitia.files import write_atomic
+    from comitia.files import file_hash, write_atomic
     from comitia.protocol import transports
     from comitia.protocol.service import ForceService
     from comitia.threads import default_threads
@@ -70,7 +69,7 @@ def command(model, template, unix, host, port, wait, ready_file, offset, extras,
     atoms = read_initial_structure(template, potential.species)
     service = ForceService(potential, atoms, n_threads=threads, subtract_reference=offset == "e0", extras=extras)
     line = (
-        f"ready: model {model} (sha256 {hashlib.sha256(model.read_bytes()).hexdigest()[:12]}, "
+        f"ready: model {model} (sha256 {file_hash(model)[:12]}, "
         f"{potential.n_members} members), {atoms.get_chemical_formula()}, "
         f"pbc {''.join('T' if p else 'F' for p in atoms.pbc)}, {threads or default_threads()} threads, server {address}"
     )

@@ -32,7 +32,7 @@ from comitia.errors import (
     StoppedBySignal,
     UncertaintyError,
 )
-from comitia.files import write_atomic, write_json
+from comitia.files import file_hash, write_atomic, write_json
 from comitia.threads import default_threads
 
 log = logging.getLogger(__name__)
@@ -290,7 +290,7 @@ def sample(
     folder.mkdir(parents=True, exist_ok=True)
     with run_folder.to_ourselves(folder) as lock:
         template, atoms = _template(run, folder, potential.species)
-        state = run_folder.earlier_state(folder, run, run_folder.file_hash(model_path))
+        state = run_folder.earlier_state(folder, run, file_hash(model_path))
         first_step = 0 if state is None else state.step
         report = {
             "status": "running",
@@ -300,7 +300,7 @@ def sample(
             "input": str(Path(input_path).resolve()),
             "input_sha256": run_folder.identity_of(folder, run),
             "model": str(Path(model_path).resolve()),
-            "model_sha256": run_folder.file_hash(model_path),
+            "model_sha256": file_hash(model_path),
             "offset": potential.reference_energy(atoms.numbers) if offset else 0.0,
             "offset_unit": "eV",
             "prefix": run.prefix,

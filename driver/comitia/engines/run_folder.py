@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -18,12 +17,6 @@ RECORD = "sample.json"
 RESTART = "RESTART"
 EXIT = "EXIT"
 LOCK_TIMEOUT = 3.0  # s for a run that was killed to end
-
-
-def file_hash(path):
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,26 @@ def _find(results, path):
     return value
 
 
+def read_expected(path):
+    """The numbers that a file expects: place -> bounds.
+
+    Raises
+    ------
+    SettingsError
+        if the file cannot be read, or a bound is not complete.
+    """
+    try:
+        expected = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: cannot be read as JSON ({error}); check the path") from error
+    for place, bound in expected.items() if isinstance(expected, dict) else ((str(path), None),):
+        keys = set(bound) if isinstance(bound, dict) else set()
+        known = keys == {"value", "tolerance"} or (keys and keys <= {"minimum", "maximum"})
+        if not known or not all(isinstance(number, int | float) for number in bound.values()):
+            raise SettingsError(f"{path}, {place}: give value and tolerance, or minimum and maximum, as numbers")
+    return expected
+
+
 def compare(results, path):
     """Compare the content of results.json with a file of expected numbers.
 
@@ -27,12 +47,8 @@ def compare(results, path):
     SeriesError
         that names every number which is not as expected.
     """
-    try:
-        expected = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: cannot be read as JSON ({error}); check the path") from error
     wrong = []
-    for place, bound in expected.items():
+    for place, bound in read_expected(path).items():
         value = _find(results, place)
         if "value" in bound:
             low, high = bound["value"] - bound["tolerance"], bound["value"] + bound["tolerance"]

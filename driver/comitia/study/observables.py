@@ -9,7 +9,7 @@ from comitia.engines.ipi_units import CONTAINS_POTENTIAL
 from comitia.errors import SeriesError, SettingsError
 from comitia.study.collective_variables import MOST_SHARED, parse, proton_transfers
 from comitia.thermodynamics import profile, reweight
-from comitia.units import KB
+from comitia.units import BOHR, KB
 
 UNITS = {
     "eV": ("energy", 1.0),
@@ -18,7 +18,7 @@ UNITS = {
     "kcal/mol": ("energy", 4.3364104241800934e-2),
     "Å": ("length", 1.0),
     "nm": ("length", 10.0),
-    "bohr": ("length", 0.5291772109),
+    "bohr": ("length", BOHR),
     "degree": ("angle", 1.0),
     "K": ("temperature", 1.0),
     "fs": ("time", 1.0),

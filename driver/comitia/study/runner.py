@@ -13,12 +13,12 @@ import msgspec
 from comitia import __version__
 from comitia.engines.ipi_structure import read_initial_structure
 from comitia.errors import SettingsError
-from comitia.files import write_json
+from comitia.files import file_hash, write_json
 from comitia.settings import convert
 from comitia.study.observables import averages, check_observables
 from comitia.study.settings import read_study
 from comitia.study.simulations import read_run, read_simulation
-from comitia.study.stages import Ledger, digest, file_digest
+from comitia.study.stages import Ledger, digest
 
 MODEL = "model.safetensors"
 RESULTS = "results.json"
@@ -88,7 +88,7 @@ class StudyRun:
         settings = self.fit_settings
         hold_outs = [hold_out for hold_out in (settings.validation, settings.test) if hold_out is not None]
         names = [settings.data, *(hold_out.file for hold_out in hold_outs if hold_out.file)]
-        files = {name: file_digest(find_input(self.fit_folder, name)) for name in names}
+        files = {name: file_hash(find_input(self.fit_folder, name)) for name in names}
         return {"settings": msgspec.to_builtins(settings), "files": files, "version": __version__}
 
     def _fit(self):
@@ -109,8 +109,8 @@ class StudyRun:
     def _sample_inputs(self, name):
         simulation, sample = self.simulations[name], self.study.sample[name]
         return {
-            "input": file_digest(simulation.path),
-            "files": [file_digest(path) for path in simulation.files],
+            "input": file_hash(simulation.path),
+            "files": [file_hash(path) for path in simulation.files],
             "clients": sample.clients,
             "threads": sample.threads,
             "steps": self._steps(name),

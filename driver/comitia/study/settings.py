@@ -138,7 +138,8 @@ def read_study(path, setting=None):
         override = known[name]
         if "settings" in override:
             raise SettingsError(f"{path}, settings.{name}: a setting cannot hold settings; move them one level up")
-        for sample in override.get("sample", {}):
+        samples = override.get("sample")
+        for sample in samples if isinstance(samples, dict) else ():
             if sample not in content["sample"]:
                 raise SettingsError(f"{path}, settings.{name}: there is no sample {sample!r}; see `sample`")
     fit, fit_folder = content["fit"], path.parent
@@ -154,6 +155,8 @@ def read_study(path, setting=None):
 
 
 def _check(study, path):
+    if not study.observables:
+        raise SettingsError(f"{path}: there is nothing to average; name at least one observable")
     for name, observable in study.observables.items():
         where = f"{path}, observables.{name}"
         if observable.source not in study.sample:

@@ -6,17 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from comitia.errors import StructureError
-from comitia.files import to_json, write_json
-
-
-def file_digest(path):
-    """SHA-256 of a file."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StructureError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+from comitia.files import file_hash, to_json, write_json
 
 
 def digest(content):
@@ -53,12 +43,12 @@ class Ledger:
         if known is None or known.made_from != digest(made_from):
             return False
         outputs = known.outputs.items()
-        return all((self.folder / name).is_file() and file_digest(self.folder / name) == h for name, h in outputs)
+        return all((self.folder / name).is_file() and file_hash(self.folder / name) == h for name, h in outputs)
 
     def finish(self, stage, made_from, outputs):
         """Remember a finished stage; `outputs` are paths of files inside the folder."""
         names = [Path(path).relative_to(self.folder).as_posix() for path in outputs]
-        self.stages[stage] = Stage(digest(made_from), {name: file_digest(self.folder / name) for name in names})
+        self.stages[stage] = Stage(digest(made_from), {name: file_hash(self.folder / name) for name in names})
         write_json(self.path, msgspec.to_builtins(self.stages))
 
     def outputs(self, stage):
