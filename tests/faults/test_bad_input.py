@@ -358,6 +358,33 @@ def test_a_reader_of_the_output_that_goes_away(folder):
     assert done.stderr.strip() == "1"  # and no traceback
 
 
+def test_a_signal_that_a_library_swallows_still_ends_the_command(folder):
+    program = """
+import os, signal, sys, time
+from comitia import cli
+
+def swallow(*arguments, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    except BaseException:
+        pass
+    try:
+        for _ in range(1000):
+            time.sleep(0.01)
+    finally:
+        time.sleep(0.5)  # what closes files on the way out is not disturbed
+        print("closed", flush=True)
+
+cli.cli.main = swallow
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stdout == "closed\n"
+    assert done.stderr == "comitia: stopped by a signal\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["fit", "serve"])
 def test_a_signal_ends_a_command_in_order(folder, command, number):

@@ -66,16 +66,52 @@ def cli():
     """
 
 
-def _stop(number, frame):
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise StoppedBySignal(number)
+class _Stop:
+    """Handler of the signals that ask a command to stop: raises `StoppedBySignal` until it is on its way out.
+
+    Once is not enough: C code that tries a conversion and clears every error (NumPy reading a number from a string)
+    takes the exception with it, and so does a finaliser.
+    """
+
+    AGAIN = 0.1  # s between two looks at whether the command is on its way out
+
+    def __init__(self):
+        self.number = None
+
+    def install(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self)
+
+    def __call__(self, number, frame):
+        if number != signal.SIGALRM:
+            self.number = number
+            signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+            signal.signal(signal.SIGALRM, self)
+            signal.setitimer(signal.ITIMER_REAL, self.AGAIN, self.AGAIN)
+        handled = sys.exc_info()[1]
+        while handled is not None and not isinstance(handled, StoppedBySignal):
+            handled = handled.__context__
+        if handled is None:
+            raise StoppedBySignal(self.number)
+
+    def disarm(self):
+        if self.number is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 def main():
     """Run the command line; end with the exit code that says what happened."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
+    stop = _Stop()
+    stop.install()
+    try:
+        code = _main(stop)
+    finally:
+        stop.disarm()
+    sys.exit(code)
+
+
+def _main(stop):
     try:
         code = cli.main(standalone_mode=False)
     except click.UsageError as error:
@@ -84,9 +120,10 @@ def main():
     except click.Abort:
         click.echo("comitia: interrupted", err=True)
         code = 130
-    except StoppedBySignal as stop:
+    except StoppedBySignal as stopped:
+        stop.disarm()
         click.echo("comitia: stopped by a signal", err=True)
-        code = stop.exit_code
+        code = stopped.exit_code
     except ComitiaError as error:
         if os.environ.get("COMITIA_TRACEBACK"):
             raise
@@ -103,4 +140,4 @@ def main():
         name = f"{error.filename}: " if error.filename else ""
         click.echo(f"comitia: {name}{error.strerror or error}; check the place and its permissions", err=True)
         code = OutputError.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
