@@ -111,7 +111,7 @@ class _Run:
         prefix = f"{self.sockets}/"
         self.ipi = Child(
             "i-PI",
-            [*python, find_ipi(), "-S", prefix, input_path],
+            [find_ipi(), "-S", prefix, input_path],
             self.folder / "i-pi.log",
             self.folder,
             {"OMP_NUM_THREADS": "1"} | _plumed(run),
@@ -131,7 +131,8 @@ class _Run:
                 command += ["--sockets-prefix", prefix, "--wait", CONNECT_TIMEOUT, "--threads", n_threads]
                 command += ["--offset", offset] if offset else []
                 log_path, environment = self.folder / f"{name}.log", {"OMP_NUM_THREADS": str(n_threads)}
-                self.clients.append(Child(name, command, log_path, self.folder, environment))
+                # it ends by i-PI's EXIT: told to stop beside i-PI, it would leave a step that i-PI cannot finish
+                self.clients.append(Child(name, command, log_path, self.folder, environment, mortal=False))
 
     def check(self, step):
         """Raise when a side has failed or hangs; False when i-PI has ended.

@@ -11,7 +11,7 @@ _TAIL = 65_536  # bytes of a log that are looked at
 
 
 class Child:
-    """A program that runs beside us and ends at the latest when we do.
+    """A program that runs beside us.
 
     It has a session of its own, so a Ctrl-C of the terminal reaches only us, and we stop it in order.
 
@@ -22,15 +22,18 @@ class Child:
     cwd : folder in which it runs
     environment : dict added to ours
     descriptors : open files that it inherits
+    mortal : whether `command` is a Python script that is sent SIGTERM when we die, however we die; otherwise it is any
+        program, and must end by what it is connected to
     """
 
-    def __init__(self, name, command, log_path, cwd, environment=None, descriptors=()):
+    def __init__(self, name, command, log_path, cwd, environment=None, descriptors=(), mortal=True):
         self.name = name
         self.log_path = Path(log_path)
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        watch = [sys.executable, "-P", "-m", "comitia.engines.child", str(os.getpid())] if mortal else []
         with open(self.log_path, "ab") as log_file:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "comitia.engines.child", str(os.getpid()), *map(str, command)],
+                [*watch, *map(str, command)],
                 cwd=cwd,
                 env=os.environ | (environment or {}),
                 stdin=subprocess.DEVNULL,
