@@ -25,20 +25,19 @@ cdef extern from "descriptor.h" nogil:
         int n_order1
         const int32_t *order1_base
         const int32_t *order1_feature
-        int n_order2
-        const int32_t *order2_l
-        const int32_t *order2_first
-        const int32_t *order2_start
-        const int32_t *order2_second
-        const int32_t *order2_feature
-        int n_order3
-        const int32_t *order3_l
-        const int32_t *order3_first
-        const int32_t *order3_second
-        const int32_t *order3_coupling
-        const int32_t *order3_start
-        const int32_t *order3_third
-        const int32_t *order3_feature
+        int n_products, n_terms
+        const int32_t *product_first
+        const int32_t *product_second
+        const int32_t *product_coupling
+        const int32_t *product_base
+        const int32_t *product_of
+        int n_dots
+        const int32_t *dot_l
+        const int32_t *dot_first
+        const int32_t *dot_start
+        const double *dot_scale
+        const int32_t *dot_second
+        const int32_t *dot_feature
         const int32_t *coupling_l
         const int32_t *coupling_start
         const int32_t *coupling_m

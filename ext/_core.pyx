@@ -145,11 +145,13 @@ cdef class Kernel:
         self.d.n_components = len(program["component_source"])
         self.d.n_order0 = len(program["order0_feature"])
         self.d.n_order1 = len(program["order1_feature"])
-        self.d.n_order2 = len(program["order2_l"])
-        self.d.n_order3 = len(program["order3_l"])
+        self.d.n_products = len(program["product_first"])
+        self.d.n_terms = program["n_terms"]
+        self.d.n_dots = len(program["dot_l"])
         self.d.spline = self.reals(spline)
         self.d.contraction = self.reals(contraction)
         self.d.coupling_value = self.reals(program["coupling_value"])
+        self.d.dot_scale = self.reals(program["dot_scale"])
         self.d.radial_offset = self.integers(program["radial_offset"])
         self.d.n_blocks = self.integers(program["n_blocks"])
         self.d.component_source = self.integers(program["component_source"])
@@ -159,18 +161,16 @@ cdef class Kernel:
         self.d.order0_feature = self.integers(program["order0_feature"])
         self.d.order1_base = self.integers(program["order1_base"])
         self.d.order1_feature = self.integers(program["order1_feature"])
-        self.d.order2_l = self.integers(program["order2_l"])
-        self.d.order2_first = self.integers(program["order2_first"])
-        self.d.order2_start = self.integers(program["order2_start"])
-        self.d.order2_second = self.integers(program["order2_second"])
-        self.d.order2_feature = self.integers(program["order2_feature"])
-        self.d.order3_l = self.integers(program["order3_l"])
-        self.d.order3_first = self.integers(program["order3_first"])
-        self.d.order3_second = self.integers(program["order3_second"])
-        self.d.order3_coupling = self.integers(program["order3_coupling"])
-        self.d.order3_start = self.integers(program["order3_start"])
-        self.d.order3_third = self.integers(program["order3_third"])
-        self.d.order3_feature = self.integers(program["order3_feature"])
+        self.d.product_first = self.integers(program["product_first"])
+        self.d.product_second = self.integers(program["product_second"])
+        self.d.product_coupling = self.integers(program["product_coupling"])
+        self.d.product_base = self.integers(program["product_base"])
+        self.d.product_of = self.integers(program["product_of"])
+        self.d.dot_l = self.integers(program["dot_l"])
+        self.d.dot_first = self.integers(program["dot_first"])
+        self.d.dot_start = self.integers(program["dot_start"])
+        self.d.dot_second = self.integers(program["dot_second"])
+        self.d.dot_feature = self.integers(program["dot_feature"])
         self.d.coupling_l = self.integers(program["coupling_l"])
         self.d.coupling_start = self.integers(program["coupling_start"])
         self.d.coupling_m = self.integers(program["coupling_m"])
@@ -311,8 +311,8 @@ cdef class Kernel:
         cdef Py_ssize_t i
         if n_threads < 1:
             raise ValueError(f"n_threads is {n_threads}; it must be at least 1")
-        sizes = (self.n_species, self.n_features, self.d.n_components, self.d.n_channels, self.d.l_max,
-                 self.d.n_stride, self.d.n_functions, self.d.cutoff)
+        sizes = (self.n_species, self.n_features, self.d.n_components, self.d.n_terms, self.d.n_channels,
+                 self.d.l_max, self.d.n_stride, self.d.n_functions, self.d.cutoff)
         if batch.evaluated_by is None:
             batch.evaluated_by = sizes
         if batch.evaluated_by != sizes:

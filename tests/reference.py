@@ -166,13 +166,13 @@ def complex_from_real(l):
 
 @functools.cache
 def coupling(l1, l2, l3):
-    r"""Real-basis coupling coefficients (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), l1 + l2 + l3 even, sum of squares 1.
+    r"""Real-basis coupling coefficients (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), sum of squares 1.
 
     .. math:: C_{m_1 m_2 m_3} = \sum_{\mu} U_{\mu_1 m_1} U_{\mu_2 m_2} U_{\mu_3 m_3}
         \begin{pmatrix} l_1 & l_2 & l_3 \\ \mu_1 & \mu_2 & \mu_3 \end{pmatrix}
+
+    For l1 + l2 + l3 odd this is imaginary, and divided by i.
     """
-    if (l1 + l2 + l3) % 2:
-        raise ValueError(f"l1 + l2 + l3 = {l1 + l2 + l3} is odd")
     symbols = np.array(
         [
             [[wigner_3j(l1, l2, l3, a, b, c) for c in range(-l3, l3 + 1)] for b in range(-l2, l2 + 1)]
@@ -180,7 +180,9 @@ def coupling(l1, l2, l3):
         ]
     )
     transformed = np.einsum("abc,ax,by,cz->xyz", symbols, *map(complex_from_real, (l1, l2, l3)), optimize=True)
-    return transformed.real.copy()
+    odd = (l1 + l2 + l3) % 2
+    assert np.abs(transformed.real if odd else transformed.imag).max() < 1e-14
+    return (transformed.imag if odd else transformed.real).copy()
 
 
 # --- density and correlations -------------------------------------------------------------------------------------
@@ -219,8 +221,12 @@ def correlations(rows, a):
     def part(q, l):
         return a[..., q, l * l : (l + 1) ** 2]
 
+    def product(q1, l1, q2, l2, l):
+        pair = np.einsum("abc,...a->...bc", coupling(l1, l2, l), part(q1, l1))
+        return np.einsum("...bc,...b->...c", pair, part(q2, l2))
+
     result = np.empty((*a.shape[:-2], len(rows)), dtype=a.dtype)
-    for f, (nu, q1, l1, q2, l2, q3, l3, *_) in enumerate(np.asarray(rows)):
+    for f, (nu, q1, l1, q2, l2, q3, l3, q4, l4, intermediate) in enumerate(np.asarray(rows).tolist()):
         if nu == 0:
             result[..., f] = 1.0
         elif nu == 1:
@@ -228,9 +234,10 @@ def correlations(rows, a):
         elif nu == 2:
             result[..., f] = (part(q1, l1) * part(q2, l1)).sum(axis=-1) / math.sqrt(2 * l1 + 1)
         elif nu == 3:
-            pair = np.einsum("abc,...a->...bc", coupling(int(l1), int(l2), int(l3)), part(q1, l1))
-            pair = np.einsum("...bc,...b->...c", pair, part(q2, l2))
-            result[..., f] = (pair * part(q3, l3)).sum(axis=-1)
+            result[..., f] = (product(q1, l1, q2, l2, l3) * part(q3, l3)).sum(axis=-1)
+        elif nu == 4:
+            pair, other = product(q1, l1, q2, l2, intermediate), product(q3, l3, q4, l4, intermediate)
+            result[..., f] = (pair * other).sum(axis=-1) * math.sqrt(2 * intermediate + 1)
         else:
             raise ValueError(f"feature {f} has order {nu}")
     return result
@@ -377,7 +384,7 @@ class Model:
 
 
 def count_invariants(channels):
-    """Linearly independent invariants, even under inversion, of degree one in each of up to three channels (q, l).
+    """Linearly independent invariants, even under inversion, of degree one in each of up to four channels (q, l).
 
     Equal channels are the same variables, so their product is symmetrised: the multiplicity of the trivial
     representation of SO(3) in a product of symmetric powers, by averaging characters over the group.
@@ -392,6 +399,11 @@ def count_invariants(channels):
 
     product = np.ones(n)
     for (_, l), multiplicity in {c: channels.count(c) for c in channels}.items():
-        one, two, three = (character(l, k * angles) for k in (1, 2, 3))
-        product *= {1: one, 2: (one**2 + two) / 2, 3: (one**3 + 3 * one * two + 2 * three) / 6}[multiplicity]
+        one, two, three, four = (character(l, k * angles) for k in (1, 2, 3, 4))
+        product *= {  # cycle indices of the symmetric groups
+            1: one,
+            2: (one**2 + two) / 2,
+            3: (one**3 + 3 * one * two + 2 * three) / 6,
+            4: (one**4 + 6 * one**2 * two + 3 * two**2 + 8 * one * three + 6 * four) / 24,
+        }[multiplicity]
     return round(np.mean((1 - np.cos(angles)) * product))

@@ -141,7 +141,7 @@ def tables(species, seed, *, n_channels, n_radial, l_max, per_l, cutoff=CUTOFF, 
 
 
 def random_features(seed, *, n_channels, l_max, n_each):
-    """Feature list (F, 10) of the constant and `n_each` random features of each order 1, 2, 3; -1 padded."""
+    """Feature list (F, 10) of the constant and `n_each` random features of each order 1 to 4; -1 padded."""
     rng = np.random.default_rng(seed)
     rows = {(0,) + (-1,) * 9}
     rows |= {(1, q, 0) + (-1,) * 7 for q in rng.permutation(n_channels)[:n_each]}
@@ -162,8 +162,17 @@ def random_features(seed, *, n_channels, l_max, n_each):
                 triples.add((3, *parts[0], *parts[1], *parts[2], -1, -1, -1))
         if len(triples) == n_each:
             break
-    ordered = sorted(rows) + sorted(triples)
-    assert len(ordered) == n_lower + len(triples)
+    quadruples = set()
+    for _ in range(50 * n_each):
+        ls = rng.integers(l_max + 1, size=4).tolist()
+        allowed = range(max(abs(ls[0] - ls[1]), abs(ls[2] - ls[3])), min(ls[0] + ls[1], ls[2] + ls[3]) + 1)
+        if sum(ls) % 2 == 0 and allowed:
+            parts = zip(rng.integers(n_channels, size=4).tolist(), ls, strict=True)
+            quadruples.add((4, *(number for part in parts for number in part), int(rng.choice(allowed))))
+        if len(quadruples) == n_each:
+            break
+    ordered = sorted(rows) + sorted(triples) + sorted(quadruples)
+    assert len(ordered) == n_lower + len(triples) + len(quadruples)
     return np.array(ordered, dtype=np.int32)
 
 

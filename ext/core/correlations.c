@@ -1,160 +1,177 @@
 #include "correlations.h"
 
-#include <math.h>
 #include <string.h>
 
-void correlations_load(const descriptor *d, const double *A, int lane, lanes *component)
+enum { SIZE_MAX_L = 4 * L_MAX + 1 }; /* terms of the highest L of a product */
+
+void correlations_load(const descriptor *d, const double *A, int lane, lanes *terms)
 {
-    double *out = (double *)component + lane;
+    double *out = (double *)terms + lane;
     for (int c = 0; c < d->n_components; c++)
         out[(size_t)c * LANES] = A[d->component_source[c]];
 }
 
-void correlations_store(const descriptor *d, const lanes *component, int lane, double *A)
+void correlations_store(const descriptor *d, const lanes *terms, int lane, double *A)
 {
-    const double *in = (const double *)component + lane;
+    const double *in = (const double *)terms + lane;
     for (int c = 0; c < d->n_components; c++)
         A[d->component_source[c]] = in[(size_t)c * LANES];
 }
 
-/* One group of order 2: all features A[first] . A[second] that share `first`; N = 2 l + 1 numbers each. */
-#define ORDER2_GROUP(N)                                                                                                \
-    {                                                                                                                  \
-        lanes mine[N], gathered[N];                                                                                    \
-        for (int m = 0; m < N; m++) {                                                                                  \
-            mine[m] = first[m];                                                                                        \
-            gathered[m] = (lanes){0};                                                                                  \
-        }                                                                                                              \
-        for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++) {                                            \
-            const int f = d->order2_feature[e], base = d->order2_second[e];                                            \
-            const lanes *second = component + base;                                                                    \
-            lanes sum = {0};                                                                                           \
-            for (int m = 0; m < N; m++)                                                                                \
-                sum += mine[m] * second[m];                                                                            \
-            features[f] = scale * sum;                                                                                 \
-            if (reverse) {                                                                                             \
-                lanes w = scale * WEIGHT(f);                                                                           \
-                for (int m = 0; m < N; m++) {                                                                          \
-                    gathered[m] += w * second[m];                                                                      \
-                    adjoint[base + m] += w * mine[m];                                                                  \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-        if (reverse)                                                                                                   \
-            for (int m = 0; m < N; m++)                                                                                \
-                adjoint[d->order2_first[g] + m] += gathered[m];                                                        \
-    }
+/* What a walk over the features reads and writes; one of the weights is there in the reverse direction. */
+typedef struct {
+    const descriptor *d;
+    lanes *terms, *features, *adjoint;
+    const double *weight;
+    const lanes *lane_weight;
+} walk;
 
-/* The features of order 3 of one group: T . A[third], and the adjoint of T. */
-#define ORDER3_GROUP(N)                                                                                                \
-    {                                                                                                                  \
-        lanes mine[N], gathered[N];                                                                                    \
-        for (int m = 0; m < N; m++) {                                                                                  \
-            mine[m] = product[m];                                                                                      \
-            gathered[m] = (lanes){0};                                                                                  \
-        }                                                                                                              \
-        for (int e = d->order3_start[g]; e < d->order3_start[g + 1]; e++) {                                            \
-            const int f = d->order3_feature[e], base = d->order3_third[e];                                             \
-            const lanes *third = component + base;                                                                     \
-            lanes sum = {0};                                                                                           \
-            for (int m = 0; m < N; m++)                                                                                \
-                sum += mine[m] * third[m];                                                                             \
-            features[f] = sum;                                                                                         \
-            if (reverse) {                                                                                             \
-                lanes w = WEIGHT(f);                                                                                   \
-                for (int m = 0; m < N; m++) {                                                                          \
-                    gathered[m] += w * third[m];                                                                       \
-                    adjoint[base + m] += w * mine[m];                                                                  \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (int m = 0; m < N; m++)                                                                                    \
-            product_adjoint[m] = gathered[m];                                                                          \
-    }
-
-#define FOR_EACH_L(GROUP, l)                                                                                           \
-    switch (l) {                                                                                                       \
-    case 0: GROUP(1) break;                                                                                            \
-    case 1: GROUP(3) break;                                                                                            \
-    case 2: GROUP(5) break;                                                                                            \
-    case 3: GROUP(7) break;                                                                                            \
-    case 4: GROUP(9) break;                                                                                            \
-    case 5: GROUP(11) break;                                                                                           \
-    case 6: GROUP(13) break;                                                                                           \
-    case 7: GROUP(15) break;                                                                                           \
-    default: GROUP(17) break;                                                                                          \
-    }
-
-#define WEIGHT(f) (per_lane ? lane_weight[f] : (lanes){0} + weight[f])
-
-INLINE void walk(const descriptor *d, const lanes *component, const double *weight, const lanes *lane_weight,
-                 const int per_lane, const int reverse, lanes *features, lanes *adjoint)
+INLINE lanes weight_of(const walk *w, const int per_lane, int f)
 {
-    if (reverse)
-        memset(adjoint, 0, d->n_components * sizeof(lanes));
-    for (int e = 0; e < d->n_order0; e++)
-        features[d->order0_feature[e]] = (lanes){0} + 1.0;
-    for (int e = 0; e < d->n_order1; e++) {
-        const int f = d->order1_feature[e];
-        features[f] = component[d->order1_base[e]];
-        if (reverse)
-            adjoint[d->order1_base[e]] += WEIGHT(f);
+    return per_lane ? w->lane_weight[f] : (lanes){0} + w->weight[f];
+}
+
+/* All features of group g, the scalar products of one block of n terms with others. */
+INLINE void dot_group(const walk *w, const int per_lane, const int reverse, int g, const int n)
+{
+    const descriptor *d = w->d;
+    const double scale = d->dot_scale[g];
+    lanes mine[SIZE_MAX_L], gathered[SIZE_MAX_L];
+    for (int m = 0; m < n; m++) {
+        mine[m] = scale * w->terms[d->dot_first[g] + m];
+        gathered[m] = (lanes){0};
     }
-    for (int g = 0; g < d->n_order2; g++) {
-        const lanes *first = component + d->order2_first[g];
-        const double scale = 1 / sqrt(2.0 * d->order2_l[g] + 1);
-        FOR_EACH_L(ORDER2_GROUP, d->order2_l[g])
-    }
-    for (int g = 0; g < d->n_order3; g++) {
-        const lanes *first = component + d->order3_first[g], *second = component + d->order3_second[g];
-        const int begin = d->coupling_start[d->order3_coupling[g]], end = d->coupling_start[d->order3_coupling[g] + 1];
-        lanes product[2 * L_MAX + 1], product_adjoint[2 * L_MAX + 1];
-        for (int m = 0; m <= 2 * d->order3_l[g]; m++)
-            product[m] = (lanes){0};
-        for (int e = begin; e < end; e++) {
-            const int32_t *m = d->coupling_m + 3 * e;
-            product[m[2]] += d->coupling_value[e] * first[m[0]] * second[m[1]];
-        }
-        FOR_EACH_L(ORDER3_GROUP, d->order3_l[g])
+    for (int e = d->dot_start[g]; e < d->dot_start[g + 1]; e++) {
+        const int f = d->dot_feature[e], base = d->dot_second[e];
+        const lanes *second = w->terms + base;
+        lanes sum = {0};
+        for (int m = 0; m < n; m++)
+            sum += mine[m] * second[m];
+        w->features[f] = sum;
         if (reverse) {
-            lanes *first_adjoint = adjoint + d->order3_first[g], *second_adjoint = adjoint + d->order3_second[g];
-            for (int e = begin; e < end; e++) {
-                const int32_t *m = d->coupling_m + 3 * e;
-                const lanes w = d->coupling_value[e] * product_adjoint[m[2]];
-                first_adjoint[m[0]] += w * second[m[1]];
-                second_adjoint[m[1]] += w * first[m[0]];
+            const lanes weight = weight_of(w, per_lane, f);
+            for (int m = 0; m < n; m++) {
+                gathered[m] += weight * second[m];
+                w->adjoint[base + m] += weight * mine[m];
             }
         }
     }
+    if (reverse)
+        for (int m = 0; m < n; m++)
+            w->adjoint[d->dot_first[g] + m] += scale * gathered[m];
 }
 
-KERNEL void correlations_evaluate(const descriptor *d, const lanes *component, const double *weight, lanes *features,
+INLINE void dots(const walk *w, const int per_lane, const int reverse)
+{
+    for (int g = 0; g < w->d->n_dots; g++)
+        switch (w->d->dot_l[g]) {
+        case 0: dot_group(w, per_lane, reverse, g, 1); break;
+        case 1: dot_group(w, per_lane, reverse, g, 3); break;
+        case 2: dot_group(w, per_lane, reverse, g, 5); break;
+        case 3: dot_group(w, per_lane, reverse, g, 7); break;
+        case 4: dot_group(w, per_lane, reverse, g, 9); break;
+        case 5: dot_group(w, per_lane, reverse, g, 11); break;
+        case 6: dot_group(w, per_lane, reverse, g, 13); break;
+        default: dot_group(w, per_lane, reverse, g, 2 * w->d->dot_l[g] + 1); break;
+        }
+}
+
+INLINE void product(const descriptor *d, lanes *terms, int p)
+{
+    const int table = d->product_coupling[p];
+    const lanes *first = terms + d->product_first[p], *second = terms + d->product_second[p];
+    lanes *out = terms + d->product_base[p];
+    for (int m = 0; m <= 2 * d->coupling_l[3 * table + 2]; m++)
+        out[m] = (lanes){0};
+    for (int e = d->coupling_start[table]; e < d->coupling_start[table + 1]; e++) {
+        const int32_t *m = d->coupling_m + 3 * e;
+        out[m[2]] += d->coupling_value[e] * first[m[0]] * second[m[1]];
+    }
+}
+
+INLINE void product_reverse(const descriptor *d, const lanes *terms, int p, lanes *adjoint)
+{
+    const int table = d->product_coupling[p];
+    const int a = d->product_first[p], b = d->product_second[p], c = d->product_base[p];
+    for (int e = d->coupling_start[table]; e < d->coupling_start[table + 1]; e++) {
+        const int32_t *m = d->coupling_m + 3 * e;
+        const lanes slope = d->coupling_value[e] * adjoint[c + m[2]];
+        adjoint[a + m[0]] += slope * terms[b + m[1]];
+        adjoint[b + m[1]] += slope * terms[a + m[0]];
+    }
+}
+
+INLINE void correlate(const walk *w, const int per_lane, const int reverse)
+{
+    const descriptor *d = w->d;
+    if (reverse)
+        memset(w->adjoint, 0, d->n_terms * sizeof(lanes));
+    for (int e = 0; e < d->n_order0; e++)
+        w->features[d->order0_feature[e]] = (lanes){0} + 1.0;
+    for (int e = 0; e < d->n_order1; e++) {
+        const int f = d->order1_feature[e];
+        w->features[f] = w->terms[d->order1_base[e]];
+        if (reverse)
+            w->adjoint[d->order1_base[e]] += weight_of(w, per_lane, f);
+    }
+    for (int p = 0; p < d->n_products; p++)
+        product(d, w->terms, p);
+    dots(w, per_lane, reverse);
+    for (int p = 0; reverse && p < d->n_products; p++)
+        product_reverse(d, w->terms, p, w->adjoint);
+}
+
+KERNEL void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features,
                                   lanes *adjoint)
 {
+    const walk w = {d, terms, features, adjoint, weight, NULL};
     if (adjoint != NULL)
-        walk(d, component, weight, NULL, 0, 1, features, adjoint);
+        correlate(&w, 0, 1);
     else
-        walk(d, component, weight, NULL, 0, 0, features, NULL);
+        correlate(&w, 0, 0);
 }
 
-KERNEL void correlations_reverse(const descriptor *d, const lanes *component, const lanes *weight, lanes *features,
+KERNEL void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features,
                                  lanes *adjoint)
 {
-    walk(d, component, NULL, weight, 1, 1, features, adjoint);
+    const walk w = {d, terms, features, adjoint, NULL, weight};
+    correlate(&w, 1, 1);
 }
 
-/* Appends the entries of one factor of a feature. */
-static double *factor(jacobian_row *row, int base, int l)
+/* Appends the derivatives of one channel to a row. */
+static double *append(jacobian_row *row, int base, int n)
 {
     double *value = row->value + row->count;
-    for (int m = 0; m <= 2 * l; m++) {
+    for (int m = 0; m < n; m++) {
         row->component[row->count] = base + m;
         row->value[row->count++] = 0;
     }
     return value;
 }
 
-void correlations_jacobian(const descriptor *d, const double *component, double *features, jacobian_row *jacobian)
+/* Adds slope . d(n terms that start at base) to a row: those of a channel, or of the two channels of a product. */
+static void append_terms(const descriptor *d, const double *terms, int base, int n, double scale, const double *slope,
+                         jacobian_row *row)
+{
+    if (base < d->n_components) {
+        double *value = append(row, base, n);
+        for (int m = 0; m < n; m++)
+            value[m] = scale * slope[m];
+        return;
+    }
+    const int p = d->product_of[base - d->n_components], table = d->product_coupling[p];
+    const int a = d->product_first[p], b = d->product_second[p];
+    double *by_first = append(row, a, 2 * d->coupling_l[3 * table] + 1);
+    double *by_second = append(row, b, 2 * d->coupling_l[3 * table + 1] + 1);
+    for (int e = d->coupling_start[table]; e < d->coupling_start[table + 1]; e++) {
+        const int32_t *m = d->coupling_m + 3 * e;
+        const double value = scale * d->coupling_value[e] * slope[m[2]];
+        by_first[m[0]] += value * terms[b + m[1]];
+        by_second[m[1]] += value * terms[a + m[0]];
+    }
+}
+
+void correlations_jacobian(const descriptor *d, double *terms, double *features, jacobian_row *jacobian)
 {
     for (int f = 0; f < d->n_features; f++)
         jacobian[f].count = 0;
@@ -162,42 +179,28 @@ void correlations_jacobian(const descriptor *d, const double *component, double 
         features[d->order0_feature[e]] = 1;
     for (int e = 0; e < d->n_order1; e++) {
         const int f = d->order1_feature[e];
-        features[f] = component[d->order1_base[e]];
-        *factor(&jacobian[f], d->order1_base[e], 0) = 1;
+        features[f] = terms[d->order1_base[e]];
+        *append(&jacobian[f], d->order1_base[e], 1) = 1;
     }
-    for (int g = 0; g < d->n_order2; g++) {
-        const int l = d->order2_l[g], first = d->order2_first[g];
-        const double scale = 1 / sqrt(2.0 * l + 1);
-        for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++) {
-            const int f = d->order2_feature[e], second = d->order2_second[e];
-            double *by_first = factor(&jacobian[f], first, l), *by_second = factor(&jacobian[f], second, l), sum = 0;
-            for (int m = 0; m <= 2 * l; m++) {
-                sum += component[first + m] * component[second + m];
-                by_first[m] = scale * component[second + m];
-                by_second[m] = scale * component[first + m];
-            }
-            features[f] = scale * sum;
+    memset(terms + d->n_components, 0, (d->n_terms - d->n_components) * sizeof(double));
+    for (int p = 0; p < d->n_products; p++) {
+        const int table = d->product_coupling[p];
+        const double *first = terms + d->product_first[p], *second = terms + d->product_second[p];
+        for (int e = d->coupling_start[table]; e < d->coupling_start[table + 1]; e++) {
+            const int32_t *m = d->coupling_m + 3 * e;
+            terms[d->product_base[p] + m[2]] += d->coupling_value[e] * first[m[0]] * second[m[1]];
         }
     }
-    for (int g = 0; g < d->n_order3; g++) {
-        const int table = d->order3_coupling[g];
-        const int32_t *l = d->coupling_l + 3 * table;
-        const double *a = component + d->order3_first[g], *b = component + d->order3_second[g];
-        for (int e = d->order3_start[g]; e < d->order3_start[g + 1]; e++) {
-            const int f = d->order3_feature[e];
-            const double *c = component + d->order3_third[e];
-            double *by_first = factor(&jacobian[f], d->order3_first[g], l[0]);
-            double *by_second = factor(&jacobian[f], d->order3_second[g], l[1]);
-            double *by_third = factor(&jacobian[f], d->order3_third[e], l[2]), sum = 0;
-            for (int t = d->coupling_start[table]; t < d->coupling_start[table + 1]; t++) {
-                const int32_t *m = d->coupling_m + 3 * t;
-                const double value = d->coupling_value[t];
-                by_first[m[0]] += value * b[m[1]] * c[m[2]];
-                by_second[m[1]] += value * a[m[0]] * c[m[2]];
-                by_third[m[2]] += value * a[m[0]] * b[m[1]];
-                sum += value * a[m[0]] * b[m[1]] * c[m[2]];
-            }
-            features[f] = sum;
+    for (int g = 0; g < d->n_dots; g++) {
+        const int n = 2 * d->dot_l[g] + 1, first = d->dot_first[g];
+        for (int e = d->dot_start[g]; e < d->dot_start[g + 1]; e++) {
+            const int f = d->dot_feature[e], second = d->dot_second[e];
+            double sum = 0;
+            for (int m = 0; m < n; m++)
+                sum += terms[first + m] * terms[second + m];
+            features[f] = d->dot_scale[g] * sum;
+            append_terms(d, terms, first, n, d->dot_scale[g], terms + second, &jacobian[f]);
+            append_terms(d, terms, second, n, d->dot_scale[g], terms + first, &jacobian[f]);
         }
     }
 }

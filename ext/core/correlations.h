@@ -1,31 +1,31 @@
-/* Correlations of the density: features B of order nu = 0 ... 3 of LANES centres of one species at once, and the
+/* Correlations of the density: features B of order nu = 0 ... 4 of LANES centres of one species at once, and the
  * adjoint of the density for the energy E = sum_f weight[f] B[f].
  *
- * The partial products of a group are shared by all its features, in the forward and in the reverse direction. */
+ * The products of two channels are shared by all features, in the forward and in the reverse direction. */
 #ifndef COMITIA_CORRELATIONS_H
 #define COMITIA_CORRELATIONS_H
 
 #include "descriptor.h"
 
-/* Copies A[k][lm][n] of one centre into its lane of `component` [n_components], and back. */
-void correlations_load(const descriptor *d, const double *A, int lane, lanes *component);
-void correlations_store(const descriptor *d, const lanes *component, int lane, double *A);
+/* Copies A[k][lm][n] of one centre into its lane of the first n_components of `terms` [n_terms], and back. */
+void correlations_load(const descriptor *d, const double *A, int lane, lanes *terms);
+void correlations_store(const descriptor *d, const lanes *terms, int lane, double *A);
 
-/* features [n_features] OUT; adjoint [n_components] OUT, or NULL. One weight per feature, the same for all lanes. */
-void correlations_evaluate(const descriptor *d, const lanes *component, const double *weight, lanes *features,
-                           lanes *adjoint);
+/* terms: components IN, products OUT; features [n_features] OUT; adjoint [n_terms] OUT, or NULL. One weight per
+ * feature, the same for all lanes. */
+void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features, lanes *adjoint);
 
 /* The same with a weight for each lane: any adjoint of the features. */
-void correlations_reverse(const descriptor *d, const lanes *component, const lanes *weight, lanes *features,
-                          lanes *adjoint);
+void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint);
 
 /* The Jacobian dB/d(component) of one centre (lane 0 of nothing: plain numbers), in rows of `count` entries. */
 typedef struct {
     int count;
-    int32_t component[3 * (2 * L_MAX + 1)];
-    double value[3 * (2 * L_MAX + 1)];
+    int32_t component[4 * (2 * L_MAX + 1)];
+    double value[4 * (2 * L_MAX + 1)];
 } jacobian_row;
 
-void correlations_jacobian(const descriptor *d, const double *component, double *features, jacobian_row *jacobian);
+/* terms [n_terms]: components IN, products OUT. */
+void correlations_jacobian(const descriptor *d, double *terms, double *features, jacobian_row *jacobian);
 
 #endif

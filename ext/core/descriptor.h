@@ -4,12 +4,14 @@
  * correlations read a compact copy of them, `component`, with the m of one channel q l side by side: component
  * `base + m` of a channel comes from A[component_source[base + m]].
  *
- * Features are walked in groups that share their first factors. A feature f of order
- *   1 is  A[base]                                                          (order1_base, order1_feature)
- *   2 is  sum_m A[first][m] A[second][m] / sqrt(2 l + 1)                   one group per `first`
- *   3 is  sum_m T[m] A[third][m],  T[m3] = sum C A[first][m1] A[second][m2]  one group per (first, second, l3)
- * and order 0 is the constant 1. The sparse couplings C of group g are the entries
- * coupling_start[order3_coupling[g]] ... of coupling_m and coupling_value.                               */
+ * Products T[base + M] = sum C[m1][m2][M] A[first + m1] A[second + m2] of two channels, coupled to any L, follow the
+ * components in one array of `terms`. The feature of order 0 is the constant 1, those of order 1 are A[base], and
+ * all others are scalar products of two blocks of 2 l + 1 terms that start at `first` and `second`:
+ *   order 2   A . A / sqrt(2 l + 1)
+ *   order 3   T . A
+ *   order 4   T . T sqrt(2 L + 1)
+ * They are walked in groups that share `first` and the factor `scale`. The sparse couplings C of product p are the
+ * entries coupling_start[product_coupling[p]] ... of coupling_m and coupling_value.                        */
 #ifndef COMITIA_DESCRIPTOR_H
 #define COMITIA_DESCRIPTOR_H
 
@@ -35,13 +37,15 @@ typedef struct {
     const int32_t *order0_feature;
     int n_order1;
     const int32_t *order1_base, *order1_feature;
-    int n_order2;                                          /* groups */
-    const int32_t *order2_l, *order2_first, *order2_start; /* start: [n_order2 + 1] */
-    const int32_t *order2_second, *order2_feature;
-    int n_order3;
-    const int32_t *order3_l, *order3_first, *order3_second, *order3_coupling, *order3_start; /* l: that of third */
-    const int32_t *order3_third, *order3_feature;
-    const int32_t *coupling_l;     /* [n_couplings][3] */
+    int n_products, n_terms; /* terms: components, then products */
+    const int32_t *product_first, *product_second, *product_coupling;
+    const int32_t *product_base;                  /* [n_products], increasing from n_components */
+    const int32_t *product_of;                    /* [n_terms - n_components]: product that a term belongs to */
+    int n_dots;                                   /* groups */
+    const int32_t *dot_l, *dot_first, *dot_start; /* start: [n_dots + 1] */
+    const double *dot_scale;
+    const int32_t *dot_second, *dot_feature;
+    const int32_t *coupling_l;     /* [n_couplings][3], the last up to 2 L_MAX */
     const int32_t *coupling_start; /* [n_couplings + 1] */
     const int32_t *coupling_m;     /* [n_entries][3] */
     const double *coupling_value;  /* [n_entries] */

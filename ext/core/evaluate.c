@@ -6,7 +6,7 @@
 
 struct worker {
     environment env[LANES];
-    lanes *component, *adjoint, *features, *weight, *sum, *gradient;
+    lanes *terms, *adjoint, *features, *weight, *sum, *gradient;
     double *A, *A_adjoint, *species_density, *forces, *sums;
     size_t gradient_capacity, forces_capacity, sums_capacity;
     size_t n_allocations;
@@ -33,8 +33,8 @@ static void worker_free(worker *w)
 {
     for (int v = 0; v < LANES; v++)
         environment_free(&w->env[v]);
-    void *arrays[] = {w->component, w->adjoint, w->features, w->weight,          w->sum,      w->gradient,
-                      w->A,         w->forces,  w->sums,     w->species_density, w->A_adjoint};
+    void *arrays[] = {w->terms, w->adjoint, w->features, w->weight,          w->sum,      w->gradient,
+                      w->A,     w->forces,  w->sums,     w->species_density, w->A_adjoint};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
 }
@@ -54,8 +54,8 @@ static int worker_prepare(worker *w, const descriptor *d)
 {
     if (w->ready)
         return 0;
-    w->component = allocate(d->n_components * sizeof(lanes));
-    w->adjoint = allocate(d->n_components * sizeof(lanes));
+    w->terms = allocate(d->n_terms * sizeof(lanes));
+    w->adjoint = allocate(d->n_terms * sizeof(lanes));
     w->features = allocate(d->n_features * sizeof(lanes));
     w->weight = allocate(d->n_features * sizeof(lanes));
     w->sum = allocate(d->n_features * sizeof(lanes));
@@ -63,14 +63,14 @@ static int worker_prepare(worker *w, const descriptor *d)
     w->A_adjoint = allocate(density_size(d) * sizeof(double));
     w->species_density = allocate(density_size(d) * sizeof(double));
     w->n_allocations += 8;
-    if (!w->component || !w->adjoint || !w->features || !w->weight || !w->sum || !w->A || !w->A_adjoint ||
+    if (!w->terms || !w->adjoint || !w->features || !w->weight || !w->sum || !w->A || !w->A_adjoint ||
         !w->species_density) {
         worker_free(w);
         *w = (worker){0};
         return OUT_OF_MEMORY;
     }
     memset(w->A_adjoint, 0, density_size(d) * sizeof(double)); /* stays so where no feature reads A */
-    memset(w->component, 0, d->n_components * sizeof(lanes));
+    memset(w->terms, 0, d->n_terms * sizeof(lanes));
     w->ready = 1;
     return 0;
 }
@@ -229,7 +229,7 @@ static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, co
         if (environment_gather(d, &structures[of[v]], atom[v], &w->env[v]))
             return OUT_OF_MEMORY;
         density_expand(d, &w->env[v], w->species_density, w->A);
-        correlations_load(d, w->A, v, w->component);
+        correlations_load(d, w->A, v, w->terms);
     }
     const double *weight = what->weights == NULL ? NULL : what->weights + (size_t)species * d->n_features;
     if (what->adjoint != NULL) {
@@ -238,9 +238,9 @@ static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, co
             for (int f = 0; f < d->n_features; f++)
                 w->weight[f][v] = row[f];
         }
-        correlations_reverse(d, w->component, w->weight, w->features, w->adjoint);
+        correlations_reverse(d, w->terms, w->weight, w->features, w->adjoint);
     } else {
-        correlations_evaluate(d, w->component, weight, w->features, reverse ? w->adjoint : NULL);
+        correlations_evaluate(d, w->terms, weight, w->features, reverse ? w->adjoint : NULL);
     }
     double energy[LANES];
     lanes *sum = what->sums == NULL ? NULL : collect(d, w, of, count, species, now);

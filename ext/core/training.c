@@ -7,7 +7,7 @@
 
 typedef struct {
     environment env;
-    double *A, *species_density, *component, *tangent, *features;
+    double *A, *species_density, *terms, *tangent, *features;
     jacobian_row *jacobian;
     lanes *slope; /* directions of the neighbours, or d(component)/dr of one block [n_components][3] */
     size_t slope_capacity;
@@ -16,7 +16,7 @@ typedef struct {
 static void scratch_free(scratch *w)
 {
     environment_free(&w->env);
-    void *arrays[] = {w->A, w->species_density, w->component, w->tangent, w->features, w->jacobian, w->slope};
+    void *arrays[] = {w->A, w->species_density, w->terms, w->tangent, w->features, w->jacobian, w->slope};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
 }
@@ -38,10 +38,10 @@ static int scratch_prepare(scratch *w, const descriptor *d)
     w->A = aligned_alloc(64, bytes);
     w->species_density = aligned_alloc(64, bytes);
     w->tangent = aligned_alloc(64, bytes);
-    w->component = malloc(d->n_components * sizeof(double));
+    w->terms = malloc(d->n_terms * sizeof(double));
     w->features = malloc(d->n_features * sizeof(double));
     w->jacobian = malloc(d->n_features * sizeof(jacobian_row));
-    if (!w->A || !w->species_density || !w->tangent || !w->component || !w->features || !w->jacobian)
+    if (!w->A || !w->species_density || !w->tangent || !w->terms || !w->features || !w->jacobian)
         return OUT_OF_MEMORY;
     return scratch_reserve_slope(w, 3 * (size_t)d->n_components);
 }
@@ -52,8 +52,8 @@ static int centre_jacobian(const descriptor *d, const structure *s, size_t i, sc
         return OUT_OF_MEMORY;
     density_expand(d, &w->env, w->species_density, w->A);
     for (int c = 0; c < d->n_components; c++)
-        w->component[c] = w->A[d->component_source[c]];
-    correlations_jacobian(d, w->component, w->features, w->jacobian);
+        w->terms[c] = w->A[d->component_source[c]];
+    correlations_jacobian(d, w->terms, w->features, w->jacobian);
     return 0;
 }
 

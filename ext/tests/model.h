@@ -1,5 +1,5 @@
 /* A small model for the C tests: two species mixed into two channels, three radial functions, l to 3, features of
- * order 0 to 3. The radial functions (1 - x)^3 x^n, x = r / cutoff, are quintics, so the splines are exact. */
+ * order 0 to 4. The radial functions (1 - x)^3 x^n, x = r / cutoff, are quintics, so the splines are exact. */
 #ifndef COMITIA_TEST_MODEL_H
 #define COMITIA_TEST_MODEL_H
 
@@ -29,10 +29,11 @@ typedef struct {
     int32_t component_source[MODEL_N_COMPONENTS], component_function[MODEL_N_COMPONENTS];
     int32_t component_lm[MODEL_N_COMPONENTS], component_channel[MODEL_N_COMPONENTS];
     int32_t order0_feature[1], order1_base[MODEL_N_Q], order1_feature[MODEL_N_Q];
-    int32_t order2_l[MODEL_MAX], order2_first[MODEL_MAX], order2_start[MODEL_MAX];
-    int32_t order2_second[MODEL_MAX], order2_feature[MODEL_MAX];
-    int32_t order3_l[MODEL_MAX], order3_first[MODEL_MAX], order3_second[MODEL_MAX], order3_coupling[MODEL_MAX];
-    int32_t order3_start[MODEL_MAX], order3_third[MODEL_MAX], order3_feature[MODEL_MAX];
+    int32_t product_first[MODEL_MAX], product_second[MODEL_MAX], product_coupling[MODEL_MAX];
+    int32_t product_base[MODEL_MAX], product_of[MODEL_MAX];
+    int32_t dot_l[MODEL_MAX], dot_first[MODEL_MAX], dot_start[MODEL_MAX];
+    double dot_scale[MODEL_MAX];
+    int32_t dot_second[MODEL_MAX], dot_feature[MODEL_MAX];
     int32_t coupling_l[MODEL_MAX], coupling_start[MODEL_MAX], coupling_m[MODEL_MAX];
     double coupling_value[MODEL_MAX];
     double core_inner[MODEL_N_SPECIES][MODEL_N_SPECIES], core_outer[MODEL_N_SPECIES][MODEL_N_SPECIES];
@@ -75,6 +76,48 @@ static inline void harmonics_at(const harmonics_table *table, int l_max, const d
     harmonics_values(l_max, &part, y);
     for (int lm = 0; lm < (l_max + 1) * (l_max + 1); lm++) {
         value[lm] = y[lm][3];
+    }
+}
+
+/* Products of some channels, each with its features of order 3, and with those of order 4 of the products after it. */
+static inline void model_products(model *m, int n_tables)
+{
+    descriptor *d = &m->d;
+    d->n_terms = d->n_components;
+    for (int t = 0; t < n_tables; t++) {
+        const int32_t *l = &m->coupling_l[3 * t];
+        for (int first = 0; first < 2; first++) {
+            for (int second = first; second < MODEL_N_Q; second += 2) {
+                const int p = d->n_products++;
+                m->product_first[p] = first * MODEL_N_LM + l[0] * l[0];
+                m->product_second[p] = second * MODEL_N_LM + l[1] * l[1];
+                m->product_coupling[p] = t;
+                m->product_base[p] = d->n_terms;
+                for (int c = 0; c <= 2 * l[2]; c++) {
+                    m->product_of[d->n_terms++ - d->n_components] = p;
+                }
+            }
+        }
+    }
+    for (int p = 0, e = m->dot_start[d->n_dots]; p < d->n_products; p++) {
+        const int l = m->coupling_l[3 * m->product_coupling[p] + 2];
+        for (int order = 3; order <= 4; order++) {
+            const int g = d->n_dots++;
+            m->dot_l[g] = l;
+            m->dot_first[g] = m->product_base[p];
+            m->dot_scale[g] = order == 3 ? 1 : sqrt(2 * l + 1);
+            for (int third = p % 3; order == 3 && third < MODEL_N_Q; third++) {
+                m->dot_second[e] = third * MODEL_N_LM + l * l;
+                m->dot_feature[e++] = d->n_features++;
+            }
+            for (int other = p; order == 4 && other < d->n_products && other < p + 9; other += 2) {
+                if (m->coupling_l[3 * m->product_coupling[other] + 2] == l) {
+                    m->dot_second[e] = m->product_base[other];
+                    m->dot_feature[e++] = d->n_features++;
+                }
+            }
+            m->dot_start[g + 1] = e;
+        }
     }
 }
 
@@ -123,24 +166,7 @@ static inline void model_couplings(model *m)
         }
     }
     m->coupling_start[n_tables] = n_entries;
-    for (int f = m->d.n_features, t = 0, e = 0; t < n_tables; t++) {
-        const int32_t *l = &m->coupling_l[3 * t];
-        for (int first = 0; first < 2; first++) {
-            for (int second = first; second < MODEL_N_Q; second += 2) {
-                const int g = m->d.n_order3++;
-                m->order3_l[g] = l[2];
-                m->order3_first[g] = first * MODEL_N_LM + l[0] * l[0];
-                m->order3_second[g] = second * MODEL_N_LM + l[1] * l[1];
-                m->order3_coupling[g] = t;
-                for (int third = second; third < MODEL_N_Q; third++) {
-                    m->order3_third[e] = third * MODEL_N_LM + l[2] * l[2];
-                    m->order3_feature[e++] = f++;
-                }
-                m->order3_start[g + 1] = e;
-                m->d.n_features = f;
-            }
-        }
-    }
+    model_products(m, n_tables);
 }
 
 static inline void model_radial(model *m, double cutoff)
@@ -214,14 +240,15 @@ static inline model *model_new(double cutoff, int core)
     }
     for (int l = 0, e = 0; l <= MODEL_L_MAX; l++) {
         for (int first = 0; first < MODEL_N_Q; first++) {
-            const int g = d->n_order2++;
-            m->order2_l[g] = l;
-            m->order2_first[g] = first * MODEL_N_LM + l * l;
+            const int g = d->n_dots++;
+            m->dot_l[g] = l;
+            m->dot_first[g] = first * MODEL_N_LM + l * l;
+            m->dot_scale[g] = 1 / sqrt(2.0 * l + 1);
             for (int second = first; second < MODEL_N_Q; second++) {
-                m->order2_second[e] = second * MODEL_N_LM + l * l;
-                m->order2_feature[e++] = f++;
+                m->dot_second[e] = second * MODEL_N_LM + l * l;
+                m->dot_feature[e++] = f++;
             }
-            m->order2_start[g + 1] = e;
+            m->dot_start[g + 1] = e;
         }
     }
     d->n_features = f;
@@ -229,18 +256,17 @@ static inline model *model_new(double cutoff, int core)
     d->order0_feature = m->order0_feature;
     d->order1_base = m->order1_base;
     d->order1_feature = m->order1_feature;
-    d->order2_l = m->order2_l;
-    d->order2_first = m->order2_first;
-    d->order2_start = m->order2_start;
-    d->order2_second = m->order2_second;
-    d->order2_feature = m->order2_feature;
-    d->order3_l = m->order3_l;
-    d->order3_first = m->order3_first;
-    d->order3_second = m->order3_second;
-    d->order3_coupling = m->order3_coupling;
-    d->order3_start = m->order3_start;
-    d->order3_third = m->order3_third;
-    d->order3_feature = m->order3_feature;
+    d->product_first = m->product_first;
+    d->product_second = m->product_second;
+    d->product_coupling = m->product_coupling;
+    d->product_base = m->product_base;
+    d->product_of = m->product_of;
+    d->dot_l = m->dot_l;
+    d->dot_first = m->dot_first;
+    d->dot_start = m->dot_start;
+    d->dot_scale = m->dot_scale;
+    d->dot_second = m->dot_second;
+    d->dot_feature = m->dot_feature;
     d->coupling_l = m->coupling_l;
     d->coupling_start = m->coupling_start;
     d->coupling_m = m->coupling_m;

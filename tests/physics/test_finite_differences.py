@@ -15,7 +15,9 @@ POTENTIALS = {
     "order 3, one species": {"species": [14], "n_max": [6, 4, 3]},
     "order 2, three species": {"species": [6, 14, 29], "n_max": [5, 3, 0]},
     "order 3, two species": {"species": [6, 14], "n_max": [5, 3, 2], "radial": "gaussian"},
-    "order 3, contracted": {
+    "order 4, one species": {"species": [14], "n_max": [6, 4, 2, 2], "l_max": [0, 4, 3, 3]},
+    "order 4, two species": {"species": [6, 14], "n_max": [5, 3, 2, 1], "l_max": [0, 3, 2, 2]},
+    "orders 3 and 4, contracted": {
         "species": [6, 8, 14],
         "arrays": systems.random_arrays([6, 8, 14], 31, n_channels=2, n_radial=3, l_max=4, per_l=True, n_intervals=256),
     },

@@ -7,6 +7,7 @@ import pytest
 import reference
 
 from comitia.density import Descriptor
+from comitia.density.couplings import independent_intermediates
 from comitia.density.features import feature_list
 
 CASES = {
@@ -17,6 +18,10 @@ CASES = {
     "total degree bounded": {"species": [14], "n_max": [6, 5, 4], "l_max": [0, 5, 4], "degree": [None, 7, 6]},
     "number of features bounded": {"species": [14], "max_features": 300},
     "default": {"species": [14], "max_features": 420},
+    "order 4, one species": {"species": [14], "n_max": [3, 2, 2, 2], "l_max": [0, 3, 3, 3]},
+    "order 4, one radial function, high l": {"species": [14], "n_max": [1, 1, 1, 1], "l_max": [0, 4, 4, 6]},
+    "order 4, two species": {"species": [6, 14], "n_max": [3, 2, 2, 2], "l_max": [0, 3, 2, 2]},
+    "order 4, number of features bounded": {"species": [14], "n_max": [8, 5, 4, 3], "l_max": [0, 5, 4, 4]},
 }
 
 
@@ -45,11 +50,18 @@ def independent_count(order, n_channels, n_radial, n_max, l_max):
 
 
 @pytest.mark.parametrize(
-    ("n_channels", "n_max", "l_max"), [(1, [5, 4, 3], [0, 4, 3]), (2, [3, 2, 2], [0, 3, 2]), (1, [2, 2, 1], [0, 6, 6])]
+    ("n_channels", "n_max", "l_max"),
+    [
+        (1, [5, 4, 3], [0, 4, 3]),
+        (2, [3, 2, 2], [0, 3, 2]),
+        (1, [2, 2, 1, 1], [0, 6, 6, 8]),
+        (1, [2, 2, 2, 2], [0, 3, 3, 3]),
+        (2, [2, 2, 1, 2], [0, 2, 2, 1]),
+    ],
 )
 def test_number_of_features_of_each_order_is_the_number_of_couplings(n_channels, n_max, l_max):
-    features = feature_list(n_channels, max(n_max), n_max, l_max, [None] * 3)
-    for order in (1, 2, 3):
+    features = feature_list(n_channels, max(n_max), n_max, l_max, [None] * len(n_max))
+    for order in range(1, len(n_max) + 1):
         expected = independent_count(order, n_channels, max(n_max), n_max[order - 1], l_max[order - 1])
         assert (features[:, 0] == order).sum() == expected
     assert (features[:, 0] == 0).sum() == 1
@@ -59,13 +71,28 @@ def test_number_of_features_of_each_order_is_the_number_of_couplings(n_channels,
 def test_every_feature_is_a_coupling_of_its_own(name):
     options = CASES[name].copy()
     features = Descriptor.build(options.pop("species"), 5.0, **options).features
-    seen = set()
+    seen = {}
     for row in features.tolist():
         channels = sorted((row[1 + 2 * f], row[2 + 2 * f]) for f in range(row[0]))
-        assert reference.count_invariants(channels) == 1
-        assert row[1 + 2 * row[0] :] == [-1] * (9 - 2 * row[0])
-        seen.add(tuple(channels))
-    assert len(seen) == len(features)
+        assert row[1 + 2 * row[0] : 9] == [-1] * (8 - 2 * row[0])
+        seen.setdefault(tuple(channels), []).append(row[9])
+    for channels, through in seen.items():
+        assert len(through) == len(set(through)) == reference.count_invariants(list(channels))
+        assert len(channels) == 4 or through == [-1]
+
+
+@pytest.mark.parametrize("labels", [(0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 1, 1), (0, 0, 1, 1), (0, 0, 1, 2), (0, 1, 2, 3)])
+def test_number_of_independent_intermediates(labels):
+    """As many L as the group has invariants, for every four l up to 6 and every way in which channels are equal."""
+    for ls in combinations_with_replacement(range(7), 4):
+        if all(ls[i] == ls[j] or labels[i] != labels[j] for i in range(4) for j in range(4)):
+            channels = list(zip(labels, ls, strict=True))
+            assert len(independent_intermediates(ls, labels)) == reference.count_invariants(channels)
+
+
+def test_intermediates_of_either_parity_are_needed():
+    """Four different channels with l = 1: a.b c.d, (a x b).(c x d) and a quadrupole product."""
+    assert independent_intermediates((1, 1, 1, 1), (0, 1, 2, 3)) == (0, 1, 2)
 
 
 def test_the_budget_is_kept():
@@ -74,3 +101,12 @@ def test_the_budget_is_kept():
         assert descriptor.n_features <= 700
         assert set(descriptor.orders) == {0, 1, 2, 3}
         assert (descriptor.smoothness >= 1).all()
+        with_four = Descriptor.build(range(1, n_species + 1), 5.0, n_max=[12, 8, 5, 3])
+        assert with_four.n_features <= 700
+        assert set(with_four.orders) == {0, 1, 2, 3, 4}
+
+
+def test_lists_of_three_leave_order_4_out():
+    three = Descriptor.build([14], 5.0, n_max=[5, 3, 2], l_max=[0, 3, 2], degree=[None, None, None])
+    four = Descriptor.build([14], 5.0, n_max=[5, 3, 2, 0], l_max=[0, 3, 2, 3], degree=[None] * 4)
+    assert np.array_equal(three.features, four.features)

@@ -12,7 +12,7 @@ NAMES = ["molecule", "slab", "plane without third vector", "chain", "triclinic",
 
 @pytest.fixture(scope="module")
 def potential():
-    return systems.potential([6, 14], seed=2, n_max=[5, 3, 2])
+    return systems.potential([6, 14], seed=2, n_max=[5, 3, 2, 2], l_max=[0, 4, 3, 2])
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ FIELDS = ("species", "cutoff", "contraction", "spline", "n_radial", "l_max", "ra
 
 @pytest.fixture(scope="module")
 def potential():
-    return systems.potential([6, 14], n_members=4, n_max=[3, 2, 2], l_max=[0, 3, 2])
+    return systems.potential([6, 14], n_members=4, n_max=[3, 2, 2, 1], l_max=[0, 3, 2, 2])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,9 @@ def refused(tmp_path):
     return refuse
 
 
-@pytest.mark.parametrize("options", [{}, {"with_core": False}, {"n_members": 1}, {"radial": "gaussian"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"with_core": False}, {"n_members": 1}, {"radial": "gaussian"}, {"n_max": [3, 2, 2, 2]}], ids=str
+)
 def test_round_trip_keeps_every_bit(tmp_path, options):
     saved = systems.potential([6, 14], **({"n_members": 3, "n_max": [3, 2, 2], "l_max": [0, 3, 2]} | options))
     path = tmp_path / "model.safetensors"
@@ -150,6 +152,8 @@ def test_a_missing_tensor_is_refused(content, refused, name):
         ("features", lambda t: t - 1000),
         ("features", lambda t: t[:, :9]),
         ("features", lambda t: np.where(np.arange(10) == 2, 7, t).astype(t.dtype)),
+        ("features", lambda t: np.where((np.arange(10) == 9) & (t[:, :1] == 4), 5, t).astype(t.dtype)),
+        ("features", lambda t: np.where((np.arange(10) == 6) & (t[:, :1] == 3), 0, t).astype(t.dtype)),
         ("radial_offset", lambda t: t + 100000),
         ("radial_offset", lambda t: t - 1),
         ("spline", lambda t: t[:, :5]),

@@ -60,6 +60,30 @@ def test_couplings_are_real_normalised_and_invariant(ls):
     assert after == pytest.approx(before, abs=1e-13)
 
 
+@pytest.mark.parametrize("ls", [(1, 1, 1), (1, 2, 2), (2, 3, 4), (4, 4, 7), (3, 3, 5)])
+def test_couplings_with_an_odd_sum_are_normalised_and_change_sign_under_inversion(ls):
+    c = reference.coupling(*ls)
+    assert (c**2).sum() == pytest.approx(1.0, rel=1e-13)
+    rotation = Rotation.random(rng=np.random.default_rng(3)).as_matrix()
+    vectors = directions(4, 3)
+
+    def coupled(turned):
+        blocks = [reference.real_harmonics(8, v)[l * l : (l + 1) ** 2] for v, l in zip(turned, ls, strict=True)]
+        return np.einsum("abc,a,b,c", c, *blocks)
+
+    assert abs(coupled(vectors)) > 1e-4
+    assert coupled(vectors @ rotation.T) == pytest.approx(coupled(vectors), abs=1e-13)
+    assert coupled(-vectors @ rotation.T) == pytest.approx(-coupled(vectors), abs=1e-13)
+
+
+def test_the_coupling_of_two_vectors_to_a_vector_is_their_cross_product():
+    a, b = directions(5, 2)
+    order = [1, 2, 0]  # l = 1 is (y, z, x)
+    coupled = np.einsum("abc,a,b->c", reference.coupling(1, 1, 1), a[order], b[order])
+    expected = np.cross(a, b)[order] / np.sqrt(6)
+    assert_allclose(coupled * np.sign(coupled @ expected), expected, atol=1e-15)
+
+
 def test_coupling_with_l_zero_is_the_power_spectrum():
     for l in range(9):
         expected = (-1) ** l * np.eye(2 * l + 1) / np.sqrt(2 * l + 1)
@@ -150,6 +174,12 @@ def test_neighbours_equal_vesin():
         ([(0, 3), (0, 3), (1, 4)], 1),
         ([(0, 1), (1, 2), (2, 3)], 1),
         ([(0, 1), (1, 2), (2, 5)], 0),
+        ([(0, 1), (1, 1), (2, 1), (3, 1)], 3),
+        ([(0, 1), (0, 1), (0, 1), (0, 1)], 1),
+        ([(0, 2), (0, 2), (0, 2), (0, 2)], 1),
+        ([(0, 1), (0, 1), (1, 1), (1, 1)], 2),
+        ([(0, 1), (1, 1), (2, 1), (3, 2)], 0),
+        ([(0, 1), (0, 1), (1, 1), (2, 3)], 1),
     ],
 )
 def test_count_of_invariants(channels, count):

@@ -9,7 +9,7 @@ import numpy as np
 
 from comitia._core import Batch, Kernel
 from comitia.density import radial
-from comitia.density.features import describe, feature_list, roughness, total_degree
+from comitia.density.features import MAX_ORDER, describe, feature_list, roughness, total_degree
 from comitia.density.program import arrange
 from comitia.errors import SettingsError, StructureError
 from comitia.settings import convert
@@ -17,11 +17,13 @@ from comitia.threads import default_threads
 
 
 def _one_for_each_order(number):
-    return Annotated[list[number], msgspec.Meta(min_length=3, max_length=3)]
+    return Annotated[list[number], msgspec.Meta(min_length=MAX_ORDER - 1, max_length=MAX_ORDER)]
 
 
 class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which radial functions and which features a descriptor has; lists have one entry for each of the orders 1, 2, 3.
+    """Which radial functions and which features a descriptor has; lists have one entry for each of the orders 1 to 4.
+
+    A list of three leaves the fourth entry at its default: order 4 is off.
 
     Attributes
     ----------
@@ -30,21 +32,30 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_max : number of radial functions; 0 leaves the order out
     l_max : largest angular momentum
     degree : bound on the sum of n + l over the factors of a feature; where null, what `max_features` leaves room for
-    max_features : per centre species: the degree of orders 2 and 3 is lowered until they fit
+    max_features : per centre species: the degree of orders 2 to 4 is lowered until they fit
     """
 
     radial: Literal["bessel", "gaussian"] = "bessel"
     width: Annotated[float, msgspec.Meta(gt=0)] = 0.5
     n_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=64)]) = msgspec.field(
-        default_factory=lambda: [12, 8, 5]
+        default_factory=lambda: [12, 8, 5, 0]
     )
     l_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=8)]) = msgspec.field(
-        default_factory=lambda: [0, 6, 5]
+        default_factory=lambda: [0, 6, 5, 3]
     )
     degree: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0)] | None) = msgspec.field(
-        default_factory=lambda: [None, None, None]
+        default_factory=lambda: [None] * MAX_ORDER
     )
     max_features: Annotated[int, msgspec.Meta(ge=1)] = 700
+
+    def completed(self, name):
+        """The list `name` with one entry for each order."""
+        given, default = getattr(self, name), getattr(Basis(), name)
+        return given + default[len(given) :]
+
+
+# highest order (0 for nu = 1) -> share of the budget that each order below it may take
+SHARES = {0: {}, 1: {}, 2: {1: 0.4}, 3: {1: 0.25, 2: 0.35}}
 
 
 class Design(NamedTuple):
@@ -58,26 +69,29 @@ class Design(NamedTuple):
 def truncated(n_species, n_max, l_max, degree, max_features, constant):
     """The feature list within the budget.
 
-    Order 1 is kept whole; order 2 may take two fifths of the budget where there is an order 3, and order 3 what is
-    left: the bound on the total degree of each falls until it fits.
+    Order 1 is kept whole; orders 2 and 3 may fill the share of the budget that `SHARES` gives to all orders up to
+    them where there is a higher order, and the highest what is left: the bound on the total degree of each falls until
+    it fits.
     """
-    n_radial = max(n_max)
-    parts = [feature_list(n_species, n_radial, [0, 0, 0], l_max, degree, constant)]
-    for order in range(3):
+    n_radial, orders = max(n_max), range(len(n_max))
+    highest = max(order for order in orders if n_max[order] > 0)
+    parts = [feature_list(n_species, n_radial, [0] * len(n_max), l_max, degree, constant)]
+    for order in orders:
         only = [n if o == order else 0 for o, n in enumerate(n_max)]
+
+        def listed(bound, only=only, order=order):
+            bounds = [bound if o == order else None for o in orders]
+            return feature_list(n_species, n_radial, only, l_max, bounds, constant=False)
+
         room = max_features - sum(len(part) for part in parts)
-        if order == 1 and n_max[2] > 0:
-            room = min(room, 2 * max_features // 5)
+        if order in SHARES[highest]:
+            room = min(room, int(SHARES[highest][order] * max_features))
         bound = degree[order]
         if order > 0 and bound is None:  # the smallest bound that already fills the room: few features to list
             bound = 0
-            while bound < (order + 1) * (n_max[order] - 1 + l_max[order]):
-                bounds = [bound if o == order else None for o in range(3)]
-                if len(feature_list(n_species, n_radial, only, l_max, bounds, constant=False)) > room:
-                    break
+            while bound < (order + 1) * (n_max[order] - 1 + l_max[order]) and len(listed(bound)) <= room:
                 bound += 1
-        bounds = [bound if o == order else None for o in range(3)]
-        part = feature_list(n_species, n_radial, only, l_max, bounds, constant=False)
+        part = listed(bound)
         if order > 0 and len(part) > room:  # whole degrees only
             degrees = total_degree(part, n_radial)
             part = part[degrees <= np.sort(degrees)[room] - 1] if room >= 0 else part[:0]
@@ -125,12 +139,12 @@ class Descriptor:
         """
         basis = convert(options, Basis, "basis")
         species = np.array(sorted({int(z) for z in species}), np.int64)
-        n_max, l_max = basis.n_max, basis.l_max
+        n_max, l_max, degree = (basis.completed(name) for name in ("n_max", "l_max", "degree"))
         if not (cutoff > 0 and np.isfinite(cutoff)):
             raise SettingsError(f"cutoff is {cutoff} Å; it must be positive and finite")
         if max(n_max) < 1:
             raise SettingsError(f"basis: n_max {n_max} leaves no radial function; one of the orders must have some")
-        features = truncated(len(species), n_max, l_max, basis.degree, basis.max_features, constant)
+        features = truncated(len(species), n_max, l_max, degree, basis.max_features, constant)
         used_l = int(max(features[:, [2, 4, 6, 8]].max(), 0))
         n_radial = max(n_max)
         if basis.radial == "bessel":

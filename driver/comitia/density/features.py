@@ -1,64 +1,85 @@
 """Which correlations exist: the feature list, as data."""
 
 from collections import Counter
-from itertools import combinations_with_replacement
 
 import numpy as np
 
+from comitia.density.couplings import independent_intermediates, intermediates
+
+MAX_ORDER = 4
 N_COLUMNS = 10  # nu, q1, l1, q2, l2, q3, l3, q4, l4, L
 
 
-def _row(order, channels):
+def _row(order, channels, intermediate=-1):
     row = [order]
     for l, q in channels:
         row += [q, l]
-    return row + [-1] * (N_COLUMNS - len(row))
+    return row + [-1] * (N_COLUMNS - 1 - len(row)) + [intermediate]
+
+
+def _multisets(channels, degrees, size, bound, first=0):
+    """Tuples of channels, repetition allowed, in their order, whose degrees sum to at most `bound`."""
+    if size == 0:
+        yield ()
+        return
+    for i in range(first, len(channels)):
+        if degrees[i] <= bound:
+            for rest in _multisets(channels, degrees, size - 1, bound - degrees[i], i):
+                yield (channels[i], *rest)
+
+
+def couples(ls):
+    """Whether angular momenta couple to a scalar that inversion leaves alone."""
+    if len(ls) == 4:
+        return len(intermediates(*ls)) > 0
+    if len(ls) == 3:
+        return sum(ls) % 2 == 0 and abs(ls[0] - ls[1]) <= ls[2] <= ls[0] + ls[1]
+    return ls[0] == (ls[1] if len(ls) == 2 else 0)
 
 
 def feature_list(n_channels, n_radial, n_max, l_max, degree, constant=True):
-    r"""Symmetric correlations of order 0 to 3 that are linearly independent.
+    r"""Symmetric correlations of order 0 to 4 that are linearly independent.
 
     For orders up to 3 the coupling of a set of channels :math:`(q, l)` to an even scalar is unique and symmetric,
     so that there is one feature for each multiset of channels that obeys the triangle rule with an even sum of l:
-    nothing redundant is left to remove.
+    nothing redundant is left to remove. At order 4 there is one for each intermediate L of
+    `independent_intermediates`: all L, and fewer where a channel occurs twice.
 
     Parameters
     ----------
     n_channels : int, number of pseudo-species K
     n_radial : int, radial functions of the density; q = k n_radial + n
-    n_max, l_max : sequences of int for nu = 1, 2, 3: radial functions and angular momenta used at that order; an
-        order with n_max = 0 is left out
-    degree : sequence of (int or None) for nu = 1, 2, 3: bound on the sum of n + l over the factors, n from 0
+    n_max, l_max : sequences of int for nu = 1, 2, 3, 4: radial functions and angular momenta used at that order; an
+        order with n_max = 0, or beyond the end, is left out
+    degree : sequence of (int or None) for nu = 1, 2, 3, 4: bound on the sum of n + l over the factors, n from 0
     constant : bool, whether the feature of order 0, the constant 1, is there
 
     Returns
     -------
     (n_features, 10) int32 array of rows nu, q1, l1, q2, l2, q3, l3, q4, l4, L, filled with -1; factors are in the
-    order of (l, q).
+    order of (l, q). At order 4 the first two are coupled to L, and so are the last two.
 
     Drautz, Phys. Rev. B 99, 014104 (2019); Nigam, Pozdnyakov, Ceriotti, J. Chem. Phys. 153, 121101 (2020).
     """
     rows = [_row(0, [])] if constant else []
-    for order in (1, 2, 3):
-        bound = degree[order - 1]
+    for order in range(1, len(n_max) + 1):
         channels = [
             (l, k * n_radial + n)
             for l in range(l_max[order - 1] + 1)
             for k in range(n_channels)
             for n in range(n_max[order - 1])
-            if bound is None or n + l <= bound
         ]
-        for chosen in combinations_with_replacement(channels, order):
-            ls = [l for l, _ in chosen]
-            if bound is not None and sum(l + q % n_radial for l, q in chosen) > bound:
+        degrees = [l + q % n_radial for l, q in channels]
+        bound = degree[order - 1]
+        for chosen in _multisets(channels, degrees, order, np.inf if bound is None else bound):
+            ls = tuple(l for l, _ in chosen)
+            if not couples(ls):
                 continue
-            if order == 1 and ls[0] != 0:
-                continue
-            if order == 2 and ls[0] != ls[1]:
-                continue
-            if order == 3 and (sum(ls) % 2 or not abs(ls[0] - ls[1]) <= ls[2] <= ls[0] + ls[1]):
-                continue
-            rows.append(_row(order, chosen))
+            if order == 4:
+                labels = tuple(chosen.index(channel) for channel in chosen)
+                rows += [_row(4, chosen, intermediate) for intermediate in independent_intermediates(ls, labels)]
+            else:
+                rows.append(_row(order, chosen))
     return np.array(rows, np.int32).reshape(-1, N_COLUMNS)
 
 

@@ -14,12 +14,27 @@ def _sparse(coupling):
     return index, coupling[tuple(index.T)]
 
 
-def _flatten(groups):
-    """CSR arrays of a dictionary key -> list of (base, feature)."""
-    start = np.cumsum([0] + [len(entries) for entries in groups.values()])
-    entries = [entry for entries in groups.values() for entry in entries]
-    base, feature = zip(*entries, strict=True) if entries else ((), ())
-    return start, base, feature
+def _columns(rows, n):
+    """The columns of a list of tuples of n numbers; n empty ones where there are none."""
+    return list(zip(*rows, strict=True)) if rows else [()] * n
+
+
+class _Products:
+    """Products of two channels coupled to L, each made once; their terms follow `size` other terms."""
+
+    def __init__(self, base, size):
+        self.channel_base, self.n_terms = base, size
+        self.base, self.couplings, self.of = {}, {}, []
+
+    def __call__(self, first, second, l):
+        """First term of the product of two channels (q, l)."""
+        table = self.couplings.setdefault((first[1], second[1], l), len(self.couplings))
+        key = (self.channel_base[first], self.channel_base[second], table)
+        if key not in self.base:
+            self.of += [len(self.base)] * (2 * l + 1)
+            self.base[key] = self.n_terms
+            self.n_terms += 2 * l + 1
+        return self.base[key]
 
 
 def arrange(features, n_channels, n_radial, l_max, l_dependent):
@@ -33,7 +48,7 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
 
     Returns
     -------
-    dict of int32 arrays and ints, named as in ext/core/descriptor.h, and `coupling_value`.
+    dict of int32 arrays and ints, named as in ext/core/descriptor.h, and the reals `coupling_value`, `dot_scale`.
     """
     n_lm = (l_max + 1) ** 2
     channels = sorted({(int(row[c + 1]), int(row[c])) for row in features for c in (1, 3, 5, 7) if row[c] >= 0})
@@ -57,26 +72,29 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
             columns["channel"].append(k)
         size += 2 * l + 1
 
-    order0, order1, order2, order3, couplings = [], [], {}, {}, {}
+    product = _Products(base, size)
+    order0, order1, dots = [], [], {}
     for f, row in enumerate(features.tolist()):
-        order, q1, l1, q2, l2, q3, l3 = row[:7]
+        order, l = row[0], row[2 * row[0]]  # l: that of the last factor
+        factors = [(row[c], row[c + 1]) for c in range(1, 2 * order, 2)]
         if order == 0:
             order0.append(f)
         elif order == 1:
-            order1.append((base[q1, l1], f))
+            order1.append((base[factors[0]], f))
         elif order == 2:
-            order2.setdefault((l1, base[q1, l1]), []).append((base[q2, l2], f))
+            dots.setdefault((l, base[factors[0]], 1 / np.sqrt(2 * l + 1)), []).append((base[factors[1]], f))
         elif order == 3:
-            table = couplings.setdefault((l1, l2, l3), len(couplings))
-            order3.setdefault((l3, base[q1, l1], base[q2, l2], table), []).append((base[q3, l3], f))
+            dots.setdefault((l, product(*factors[:2], l), 1.0), []).append((base[factors[2]], f))
         else:
-            raise ValueError(f"feature {f} has order {order}; this version evaluates orders 0 to 3")
+            l = row[9]
+            pair = product(*factors[:2], l)
+            dots.setdefault((l, pair, np.sqrt(2 * l + 1)), []).append((product(*factors[2:], l), f))
 
-    start2, second, feature2 = _flatten(order2)
-    start3, third, feature3 = _flatten(order3)
-    entries = [_sparse(real_coupling(*ls)) for ls in couplings]
-    keys2, keys3 = np.array(list(order2)).reshape(-1, 2), np.array(list(order3)).reshape(-1, 4)
-    bases1, features1 = zip(*order1, strict=True) if order1 else ((), ())
+    bases1, features1 = _columns(order1, 2)
+    first, second, tables = _columns(list(product.base), 3)
+    dot_l, dot_first, dot_scale = _columns(list(dots), 3)
+    dot_second, dot_feature = _columns([entry for entries in dots.values() for entry in entries], 2)
+    entries = [_sparse(real_coupling(*ls)) for ls in product.couplings]
     integers = {
         "radial_offset": radial_offset,
         "n_blocks": n_blocks,
@@ -87,22 +105,21 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
         "order0_feature": order0,
         "order1_base": bases1,
         "order1_feature": features1,
-        "order2_l": keys2[:, 0],
-        "order2_first": keys2[:, 1],
-        "order2_start": start2,
-        "order2_second": second,
-        "order2_feature": feature2,
-        "order3_l": keys3[:, 0],
-        "order3_first": keys3[:, 1],
-        "order3_second": keys3[:, 2],
-        "order3_coupling": keys3[:, 3],
-        "order3_start": start3,
-        "order3_third": third,
-        "order3_feature": feature3,
-        "coupling_l": list(couplings),
+        "product_first": first,
+        "product_second": second,
+        "product_coupling": tables,
+        "product_base": list(product.base.values()),
+        "product_of": product.of,
+        "dot_l": dot_l,
+        "dot_first": dot_first,
+        "dot_start": np.cumsum([0] + [len(entries) for entries in dots.values()]),
+        "dot_second": dot_second,
+        "dot_feature": dot_feature,
+        "coupling_l": list(product.couplings),
         "coupling_start": np.cumsum([0] + [len(value) for _, value in entries]),
         "coupling_m": np.concatenate([m for m, _ in entries]) if entries else [],
     }
     arrays = {name: np.ascontiguousarray(np.ravel(value), np.int32) for name, value in integers.items()}
     arrays["coupling_value"] = np.concatenate([value for _, value in entries]) if entries else np.zeros(0)
-    return arrays | {"n_stride": n_stride}
+    arrays["dot_scale"] = np.array(dot_scale, float)
+    return arrays | {"n_stride": n_stride, "n_terms": product.n_terms}

@@ -1,4 +1,7 @@
-"""The model file: safetensors, with every number a tensor, one metadata key of JSON, and a checksum at the end."""
+"""The model file: safetensors, with every number a tensor, one metadata key of JSON, and a checksum at the end.
+
+Version 1 grows by additions that older files lack: features of order 4, whose rows fill the columns that were free.
+"""
 
 import json
 import zlib
@@ -7,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from comitia.density import Descriptor
+from comitia.density.couplings import intermediates
+from comitia.density.features import MAX_ORDER, couples
 from comitia.errors import ModelError
 from comitia.files import to_json, write_atomic
 from comitia.potential.baselines import ZBL
@@ -86,6 +91,12 @@ def _read(path):
         raise ModelError(f"{path}: not a comitia model ({error}); fit one with `comitia fit`") from error
 
 
+def _couples(row):
+    """Whether the angular momenta of a feature couple to a scalar, through its L at order 4."""
+    ls = row[2 : 2 * row[0] + 1 : 2]
+    return couples(ls) and (row[0] < 4 or row[9] in intermediates(*ls))
+
+
 def _check(path, tensors):
     """Refuse tensors of the wrong kind or shape, and indices that lead outside."""
     for name, (kind, n_dimensions) in TENSORS.items():
@@ -100,10 +111,11 @@ def _check(path, tensors):
     used = np.arange(4) < order[:, None]
     q, l = (features[:, 1:9:2], features[:, 2:10:2]) if features.shape[1:] == (10,) else (order, order)
     sound = (
-        np.all((order >= 0) & (order <= 3))
+        np.all((order >= 0) & (order <= MAX_ORDER))
         and 0 <= l_max <= 8
         and n_radial > 0
         and np.all(~used | ((q >= 0) & (q < n_channels * n_radial) & (l >= 0) & (l <= l_max)))
+        and all(_couples(row) for row in features[features[:, 0] > 0].tolist())
         and tensors["radial_offset"].shape == (l_max + 1,)
         and np.all(
             (tensors["radial_offset"] >= 0) & (tensors["radial_offset"] + n_radial <= tensors["spline"].shape[2])
