@@ -30,7 +30,7 @@ def made_up(seed=0, n_columns=N_COLUMNS, noise=0.1, condition=1.0, rows_of=None)
                 equations.add(group, kind, rows, target)
                 for store, value in zip(dense[kind], (rows, target, np.full(n_rows, group)), strict=True):
                     store.append(value)
-        equations.flush(group)
+        equations.condense(group)
     return equations, {kind: [np.concatenate(x) for x in lists] for kind, lists in dense.items() if lists[0]}
 
 
@@ -77,7 +77,7 @@ def test_user_weights_multiply_the_weights_of_the_kinds():
 
 def test_condensing_many_rows_keeps_their_moments():
     equations, dense = made_up(rows_of={"energy": 40, "forces": 5, "virial": 3})
-    assert all(group["energy"].n_rows <= 2 * N_COLUMNS + 2 for group in equations.groups)
+    assert all(group["energy"].n_waiting <= N_COLUMNS // 2 for group in equations.groups)
     moments = equations.moments(np.ones(N_GROUPS, bool))["energy"]
     rows, target, _ = dense["energy"]
     assert_allclose(moments.gram, rows.T @ rows, rtol=1e-11, atol=1e-9)
@@ -149,7 +149,7 @@ def test_evidence_finds_how_noisy_virials_are():
     for kind, sigma in noise.items():
         rows = rng.normal(size=(800, N_COLUMNS))
         equations.add(0, kind, rows, rows @ truth + sigma * rng.normal(size=800))
-    equations.flush(0)
+    equations.condense(0)
     found = Evidence(equations.moments(np.ones(1, bool)), SHAPE).maximise(tolerance=1e-4)
     expected = np.log((noise["forces"] / noise["virial"]) ** 2)
     # standard error of ln of a variance ratio: sqrt(2 / 1600 + 2 / 800)

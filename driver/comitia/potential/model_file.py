@@ -3,19 +3,15 @@
 Version 1 grows by additions that older files lack: features of order 4, whose rows fill the columns that were free.
 """
 
-import json
-import zlib
-from pathlib import Path
-
 import numpy as np
 
 from comitia.density import Descriptor
 from comitia.density.couplings import intermediates
 from comitia.density.features import MAX_ORDER, couples
 from comitia.errors import ModelError
-from comitia.files import to_json, write_atomic
 from comitia.potential.baselines import ZBL
 from comitia.potential.potential import Potential
+from comitia.tensor_file import read_tensors, write_tensors
 
 FORMAT_VERSION = 1
 HEAVIEST = 118  # atomic number
@@ -39,9 +35,7 @@ TENSORS = {  # name -> kind and number of dimensions
 
 
 def save(potential, path):
-    """Write `potential` to `path`; the CRC-32 of everything before the last tensor is that tensor."""
-    from safetensors.numpy import save as serialise
-
+    """Write `potential` to `path`."""
     d = potential.descriptor
     tensors = {
         "format_version": np.array(FORMAT_VERSION, np.int64),
@@ -57,38 +51,19 @@ def save(potential, path):
         "reference_energies": potential.reference_energies,
         "alpha": np.array([potential.alpha_energy, potential.alpha_forces]),
         "recentred": np.array(int(potential.recentred), np.int64),
-        "checksum": np.zeros(4, np.uint8),
     }
     if potential.core is not None:
         tensors["core_inner"] = np.ascontiguousarray(potential.core.inner, float)
         tensors["core_outer"] = np.ascontiguousarray(potential.core.outer, float)
-    content = bytearray(serialise(tensors, {"comitia": to_json(potential.metadata)}))
-    content[-4:] = zlib.crc32(content[:-4]).to_bytes(4, "little")
-    write_atomic(path, bytes(content))
+    write_tensors(path, tensors, potential.metadata)
 
 
 def _read(path):
     """Tensors and metadata of a file whose checksum is right."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as deserialise
-
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    header_end = 8 + int.from_bytes(content[:8], "little")
-    if len(content) < 16 or content[8:9] != b"{" or not header_end + 4 <= len(content):
-        raise ModelError(f"{path}: not a comitia model, or cut short; copy or fit it again")
-    if zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
-        raise ModelError(f"{path}: damaged (the checksum does not match); copy or fit it again")
-    try:
-        metadata = json.loads(json.loads(content[8:header_end])["__metadata__"]["comitia"])
-        sections = [metadata, *(metadata[name] for name in SECTIONS if name in metadata)]
-        if not all(isinstance(section, dict) for section in sections):
-            raise TypeError("its metadata are no mapping")
-        return deserialise(content), metadata
-    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{path}: not a comitia model ({error}); fit one with `comitia fit`") from error
+    tensors, metadata = read_tensors(path, "a comitia model", "fit it again")
+    if not all(isinstance(metadata[name], dict) for name in SECTIONS if name in metadata):
+        raise ModelError(f"{path}: not a comitia model (its metadata are no mapping); fit it again")
+    return tensors, metadata
 
 
 def _couples(row):

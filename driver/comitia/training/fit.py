@@ -23,9 +23,10 @@ from comitia.training.committee import fit_committee, refine
 from comitia.training.design import DesignStream
 from comitia.training.evidence import Evidence, PriorShape
 from comitia.training.groups import MAX_GROUPS, deal_folds, make_groups
-from comitia.training.normal_equations import KINDS
+from comitia.training.normal_equations import KINDS, NormalEquations, triangle_size
 from comitia.training.passes import accumulate, gradient_of, residuals
 from comitia.training.settings import check_settings
+from comitia.training.sums import PartialSums, sums_key
 from comitia.training.validation import Evaluation, evaluate
 
 GRAM_BYTES = 2 << 30  # all group moments together
@@ -130,7 +131,7 @@ def _regularise(equations, allowed, shape, settings):
 class _Fit:
     """What the stages of one fit hand on to each other."""
 
-    def __init__(self, settings, split, stages):
+    def __init__(self, settings, split, stages, output):
         from comitia.density import Descriptor
         from comitia.potential.baselines import ZBL
 
@@ -149,8 +150,10 @@ class _Fit:
         ]
         self.rng = np.random.default_rng([settings.seed, 1])
         strata = [s.config_type for s in split.training]
-        fitting = int(GRAM_BYTES / (8 * self.descriptor.width**2))
+        fitting = GRAM_BYTES // (8 * triangle_size(self.descriptor.width))
         self.group, self.stratum = make_groups(strata, split.blocks, self.rng, max(12, min(MAX_GROUPS, fitting)))
+        key = sums_key(self.descriptor, split.training, self.targets, self.group)
+        self.partial = PartialSums(output.with_suffix(".sums.partial"), key)
         self.folds = np.full(len(self.stratum), -1)
         calibrating = [s for s in split.validation if s.energy is not None or s.forces is not None]
         if settings.validation is None or len(calibrating) < FEWEST_TO_CALIBRATE:
@@ -180,13 +183,14 @@ class _Fit:
     def run(self):
         """Both readings of the design matrix and the solutions between them."""
         stages, training = self.stages, self.split.training
-        stream = DesignStream(self.descriptor, training, self.n_threads)
+        stream = DesignStream(self.descriptor, training, self.group, self.n_threads)
+        equations = NormalEquations(len(self.stratum), self.descriptor.width)
         with stages.stage("design", len(training)) as step:
-            equations = accumulate(stream, self.targets, self.group, len(self.stratum), step)
+            accumulate(stream, self.targets, equations, step, self.partial)
         committee, fold_committees = self.solve(equations)
         with stages.stage("residuals", len(training)) as step:
             records, held_out, gradient = residuals(
-                stream, training, self.targets, self.group, self.folds, committee, fold_committees, step
+                stream, training, self.targets, self.folds, committee, fold_committees, step
             )
         everything = np.ones(len(self.stratum), bool)
         self.committee, change = refine(equations, everything, committee, gradient)
@@ -282,7 +286,7 @@ def fit(settings, directory=".", output=None, progress=True):
     if len(split.training) < 2:
         raise StructureError(f"{settings.data}: {len(split.training)} structures are left to train on; give more")
     with Stages(progress) as stages, threadpool_limits(1, "blas"):  # threads are ours: over structures and over fits
-        work = _Fit(settings, split, stages)
+        work = _Fit(settings, split, stages, output)
         work.run()
         validation = work.evaluate("validation", split.validation)
         test = work.evaluate("test", split.test)
@@ -314,6 +318,7 @@ def fit(settings, directory=".", output=None, progress=True):
     }
     potential = work.potential(energy.alpha, forces.alpha, metadata=report)
     potential.save(output)
+    work.partial.remove()
     seconds = {**stages.seconds, "total": time.perf_counter() - begin}
     written = {"model": str(output), **report, "seconds": seconds, "threads": work.n_threads}
     write_json(output.with_suffix(".json"), written)

@@ -1,9 +1,9 @@
 """The sums of a least-squares problem, kept per group of structures and per kind of label.
 
-Rows of the design matrix are streamed through once: forces, of which there are many, are condensed to the moments
-X^T X, X^T y and y^T y of their group; energies and virials, of which there are few, are kept as rows and condensed by
-QR when there are more than twice as many rows as columns. Memory does not grow with the number of structures. Every fit
-to some of the groups (the whole, a fold, a member) is then a sum of moments and one Cholesky factorisation.
+Rows of the design matrix are streamed through once. Those of a kind and a group wait until there are enough of them for
+a product, and are then condensed to the moments of [X | y], X^T X, X^T y and y^T y, as one packed triangle. Memory does
+not grow with the number of structures. Every fit to some of the groups (the whole, a fold, a member) is then a sum of
+moments and one Cholesky factorisation.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import scipy.linalg
 from comitia.errors import NumericalError
 
 KINDS = ("energy", "forces", "virial")
-CHUNK = 1024  # rows gathered before a product
+CHUNK = 2048  # rows, at least, of a product
 
 
 @dataclasses.dataclass
@@ -27,61 +27,79 @@ class Moments:
     count: int
 
     @classmethod
-    def zeros(cls, n_columns):
-        return cls(np.zeros((n_columns, n_columns)), np.zeros(n_columns), 0.0, 0)
-
-    def add_rows(self, rows, target):
-        self.gram += rows.T @ rows
-        self.rhs += rows.T @ target
-        self.square += float(target @ target)
-        self.count += len(target)
+    def unpacked(cls, triangle, n_columns, count):
+        """From the lower triangle of [X | y]^T [X | y], row by row."""
+        gram = np.empty((n_columns, n_columns))
+        start = 0
+        for row in range(n_columns):
+            gram[row, : row + 1] = gram[: row + 1, row] = triangle[start : start + row + 1]
+            start += row + 1
+        return cls(gram, triangle[start:-1].copy(), float(triangle[-1]), count)
 
     def residual_square(self, weights):
         """|y − X w|² of these rows."""
         return max(0.0, self.square - 2 * float(weights @ self.rhs) + float(weights @ (self.gram @ weights)))
 
 
-class CondensedRows:
-    """Rows [X | y] of a group; condensed to a triangular factor with the same moments when they become many."""
+def triangle_size(n_columns):
+    """Numbers in the packed triangle of [X | y]^T [X | y]."""
+    return (n_columns + 1) * (n_columns + 2) // 2
+
+
+def _add_product(triangle, blocks):
+    """Add [X | y]^T [X | y] of stacked blocks to a packed lower triangle."""
+    rows = np.vstack(blocks) if len(blocks) > 1 else blocks[0]
+    gram, start = rows.T @ rows, 0  # NumPy computes one triangle (BLAS syrk) and lets other threads run
+    for row in range(len(gram)):
+        triangle[start : start + row + 1] += gram[row, : row + 1]
+        start += row + 1
+
+
+class RowSums:
+    """Sums of the rows [X | y] of one kind in one group: a packed triangle, and rows that wait for the next product.
+
+    Parameters
+    ----------
+    n_columns : int
+    """
 
     def __init__(self, n_columns):
-        self.n_columns = n_columns
-        self.blocks, self.n_rows, self.count = [], 0, 0
+        self.n_columns, self.count = n_columns, 0
+        self.triangle, self.waiting, self.n_waiting = None, [], 0
 
-    def add_rows(self, rows, target):
-        self.blocks.append(np.column_stack([rows, target]))
-        self.n_rows += len(target)
-        self.count += len(target)
-        if self.n_rows > 2 * self.n_columns + 2:
-            self.blocks = [
-                scipy.linalg.qr(np.vstack(self.blocks), mode="r", check_finite=False)[0][: self.n_columns + 1]
-            ]
-            self.n_rows = len(self.blocks[0])
+    def add_rows(self, rows, target, scale=1.0):
+        """Add `scale` times rows (m, n_columns) and targets (m,)."""
+        block = np.empty((len(rows), self.n_columns + 1))
+        np.multiply(rows, scale, out=block[:, :-1])
+        np.multiply(target, scale, out=block[:, -1])
+        self.waiting.append(block)
+        self.n_waiting += len(block)
+        self.count += len(block)
+        if self.n_waiting >= max(CHUNK, self.n_columns // 2):
+            self.condense()
 
-    def flush(self):
-        pass
-
-    def rows(self):
-        return np.vstack([np.empty((0, self.n_columns + 1)), *self.blocks])
-
-
-class StreamedMoments:
-    """Moments of a group's rows; rows are gathered into chunks, so that each product is worth its call."""
-
-    def __init__(self, n_columns):
-        self.moments = Moments.zeros(n_columns)
-        self.waiting, self.n_waiting = [], 0
-
-    def add_rows(self, rows, target):
-        self.waiting.append((rows, target))
-        self.n_waiting += len(target)
-        if self.n_waiting >= CHUNK:
-            self.flush()
-
-    def flush(self):
+    def condense(self):
+        """Turn the waiting rows into moments, unless they take less memory than these."""
+        if self.triangle is None:
+            if self.n_waiting <= self.n_columns // 2:
+                return
+            self.triangle = np.zeros(triangle_size(self.n_columns))
         if self.waiting:
-            self.moments.add_rows(np.vstack([r for r, _ in self.waiting]), np.concatenate([t for _, t in self.waiting]))
+            _add_product(self.triangle, self.waiting)
             self.waiting, self.n_waiting = [], 0
+
+    def arrays(self):
+        """What a file must hold: `triangle` (empty where there is none), `rows` (m, n_columns + 1) and `count`."""
+        triangle = np.empty(0) if self.triangle is None else self.triangle
+        rows = np.vstack([np.empty((0, self.n_columns + 1)), *self.waiting])
+        return {"triangle": triangle, "rows": rows, "count": np.array(self.count)}
+
+    @classmethod
+    def from_arrays(cls, n_columns, triangle, rows, count):
+        sums = cls(n_columns)
+        sums.triangle = np.array(triangle) if len(triangle) else None
+        sums.waiting, sums.n_waiting, sums.count = [np.array(rows)] if len(rows) else [], len(rows), int(count)
+        return sums
 
 
 class NormalEquations:
@@ -94,33 +112,30 @@ class NormalEquations:
 
     def __init__(self, n_groups, n_columns):
         self.n_groups, self.n_columns = n_groups, n_columns
-        self.groups = [
-            {kind: StreamedMoments(n_columns) if kind == "forces" else CondensedRows(n_columns) for kind in KINDS}
-            for _ in range(n_groups)
-        ]
+        self.groups = [{kind: RowSums(n_columns) for kind in KINDS} for _ in range(n_groups)]
 
-    def add(self, group, kind, rows, target):
-        """Add weighted rows (m, n_columns) and targets (m,) of one kind of label."""
-        self.groups[group][kind].add_rows(rows, target)
+    def add(self, group, kind, rows, target, scale=1.0):
+        """Add `scale` times rows (m, n_columns) and targets (m,) of one kind of label."""
+        self.groups[group][kind].add_rows(rows, target, scale)
 
-    def flush(self, group):
+    def condense(self, group):
+        """Bring the sums of a group that is complete into as little memory as they can have."""
         for sums in self.groups[group].values():
-            sums.flush()
+            sums.condense()
 
     def moments(self, selection):
         """Moments of each kind over the groups in `selection` (n_groups,) bool: {kind: Moments}."""
-        chosen = np.flatnonzero(selection)
-        total = {kind: Moments.zeros(self.n_columns) for kind in KINDS}
-        for group in chosen:
-            one = self.groups[group]["forces"].moments
-            total["forces"].gram += one.gram
-            total["forces"].rhs += one.rhs
-            total["forces"].square += one.square
-            total["forces"].count += one.count
-        for kind in ("energy", "virial"):
-            rows = np.vstack([self.groups[group][kind].rows() for group in chosen])
-            total[kind].add_rows(rows[:, :-1], rows[:, -1])
-            total[kind].count = sum(self.groups[group][kind].count for group in chosen)
+        chosen, total = np.flatnonzero(selection), {}
+        for kind in KINDS:
+            parts = [self.groups[group][kind] for group in chosen]
+            triangle = np.zeros(triangle_size(self.n_columns))
+            for part in parts:
+                if part.triangle is not None:
+                    triangle += part.triangle
+            waiting = [block for part in parts for block in part.waiting]
+            if waiting:
+                _add_product(triangle, waiting)
+            total[kind] = Moments.unpacked(triangle, self.n_columns, sum(part.count for part in parts))
         return total
 
 
