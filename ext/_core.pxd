@@ -77,6 +77,16 @@ cdef extern from "linear.h" nogil:
                         const double *deviations, const double *mean, double *members)
 
 
+cdef extern from "dispatch.h" nogil:
+    ctypedef struct kernels:
+        const char *instructions
+        int n_lanes
+    const kernels *kernels_available(int index)
+    const kernels *kernels_in_use()
+    int kernels_use(const char *instructions)
+    int INSTRUCTIONS_MISSING
+
+
 cdef extern from "evaluate.h" nogil:
     ctypedef struct evaluator:
         size_t n_allocations

@@ -6,9 +6,11 @@ from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
 from libc.stdint cimport int32_t, int64_t
 
+import os
+
 import numpy as np
 
-from comitia.errors import NumericalError, StructureError
+from comitia.errors import NumericalError, SettingsError, StructureError
 
 cdef _refuse(int status, neighbour_list *list, where):
     """Raise what a negative status of the neighbour list means."""
@@ -19,6 +21,38 @@ cdef _refuse(int status, neighbour_list *list, where):
         reason = f"atom {list.offending_atom}: {reason}"
     raise (NumericalError if status == NEIGHBOURS_ERROR_NONFINITE else StructureError)(where + reason)
 
+
+def instruction_sets():
+    """Names of the instruction sets with kernels of their own that this CPU has, the fastest first."""
+    names, index = [], 0
+    while kernels_available(index) != NULL:
+        names.append(kernels_available(index).instructions.decode())
+        index += 1
+    return names
+
+
+def instructions():
+    """Name of the instruction set whose kernels run."""
+    return kernels_in_use().instructions.decode()
+
+
+def use_instructions(name):
+    """Run the kernels of another instruction set from now on: for tests and comparisons of speed.
+
+    Raises
+    ------
+    SettingsError
+        where this CPU lacks them, or there are none of that name.
+    """
+    cdef bytes encoded = str(name).encode()
+    cdef int status = kernels_use(encoded)
+    if status:
+        problem = "this CPU lacks them" if status == INSTRUCTIONS_MISSING else "there are no kernels of that name"
+        raise SettingsError(f"instructions {name}: {problem}; it can run {', '.join(instruction_sets())}")
+
+
+if os.environ.get("COMITIA_INSTRUCTIONS"):
+    use_instructions(os.environ["COMITIA_INSTRUCTIONS"])
 
 include "neighbours.pxi"
 

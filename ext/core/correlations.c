@@ -121,8 +121,7 @@ INLINE void correlate(const walk *w, const int per_lane, const int reverse)
         product_reverse(d, w->terms, p, w->adjoint);
 }
 
-KERNEL void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features,
-                                  lanes *adjoint)
+void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features, lanes *adjoint)
 {
     const walk w = {d, terms, features, adjoint, weight, NULL};
     if (adjoint != NULL)
@@ -131,8 +130,7 @@ KERNEL void correlations_evaluate(const descriptor *d, lanes *terms, const doubl
         correlate(&w, 0, 0);
 }
 
-KERNEL void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features,
-                                 lanes *adjoint)
+void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint)
 {
     const walk w = {d, terms, features, adjoint, NULL, weight};
     correlate(&w, 1, 1);

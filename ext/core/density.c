@@ -98,7 +98,7 @@ INLINE void radial_functions(const descriptor *d, double r, int lane, double *ra
     }
 }
 
-KERNEL int environment_gather(const descriptor *d, const structure *s, size_t i, environment *env)
+int environment_gather(const descriptor *d, const structure *s, size_t i, environment *env)
 {
     const neighbour_list *list = s->list;
     const double *cell = s->cell, *centre = s->positions + 3 * i;
@@ -216,9 +216,9 @@ INLINE void transpose(const lanes *in, lanes *out)
 INLINE void expand_block(const descriptor *d, int count, const lanes *radial, const lanes *harmonics, double *density)
 {
     const int each_l = d->l_max > 0 && d->radial_offset[1] != d->radial_offset[0];
-    for (int block = 0; block < d->n_blocks[0]; block++) {
+    for (int block = 0; block * LANES < d->n_blocks[0] * PADDING; block++) {
         int l_end = 0; /* harmonics below this l use this block of functions */
-        while (l_end <= d->l_max && d->n_blocks[l_end] > block)
+        while (l_end <= d->l_max && d->n_blocks[l_end] * PADDING > block * LANES)
             l_end++;
         for (int l = 0; l < l_end; l += each_l ? 1 : l_end) {
             lanes turned[LANES];
@@ -229,7 +229,7 @@ INLINE void expand_block(const descriptor *d, int count, const lanes *radial, co
     }
 }
 
-KERNEL void density_expand(const descriptor *d, const environment *env, double *species_density, double *A)
+void density_expand(const descriptor *d, const environment *env, double *species_density, double *A)
 {
     const size_t size = (size_t)(d->l_max + 1) * (d->l_max + 1) * d->n_stride;
     memset(A, 0, d->n_channels * size * sizeof(double));
@@ -253,8 +253,8 @@ KERNEL void density_expand(const descriptor *d, const environment *env, double *
     }
 }
 
-KERNEL void density_reverse(const descriptor *d, const environment *env, const double *adjoint, double *species_density,
-                            lanes *gradient)
+void density_reverse(const descriptor *d, const environment *env, const double *adjoint, double *species_density,
+                     lanes *gradient)
 {
     const size_t size = (size_t)(d->l_max + 1) * (d->l_max + 1) * d->n_stride;
     int last_species = -1;
@@ -275,7 +275,7 @@ KERNEL void density_reverse(const descriptor *d, const environment *env, const d
         harmonics_parts_of(&d->harmonics, d->l_max, x, y, z, &part);
         harmonics_values(d->l_max, &part, harmonics);
         for (int l = 0; l <= d->l_max; l++) {
-            const int n_end = d->n_blocks[l] * LANES;
+            const int n_end = d->n_blocks[l] * PADDING;
             const lanes *radial = env->radial + (size_t)b * d->n_functions + d->radial_offset[l];
             const lanes *slope = env->slope + (size_t)b * d->n_functions + d->radial_offset[l];
             for (int lm = l * l; lm < (l + 1) * (l + 1); lm++) {
@@ -298,7 +298,7 @@ KERNEL void density_reverse(const descriptor *d, const environment *env, const d
     }
 }
 
-KERNEL void density_tangent(const descriptor *d, const environment *env, const lanes *direction, double *tangent)
+void density_tangent(const descriptor *d, const environment *env, const lanes *direction, double *tangent)
 {
     const size_t size = (size_t)(d->l_max + 1) * (d->l_max + 1) * d->n_stride;
     memset(tangent, 0, d->n_channels * size * sizeof(double));
@@ -310,7 +310,7 @@ KERNEL void density_tangent(const descriptor *d, const environment *env, const l
             const lanes *radial = env->radial + (size_t)b * d->n_functions + d->radial_offset[l];
             const lanes *slope = env->slope + (size_t)b * d->n_functions + d->radial_offset[l];
             for (int lm = l * l; lm < (l + 1) * (l + 1); lm++)
-                for (int n = 0; n < d->n_blocks[l] * LANES; n++) {
+                for (int n = 0; n < d->n_blocks[l] * PADDING; n++) {
                     lanes term = radial[n] * block.angular[lm] + slope[n] * block.along * block.harmonics[lm];
                     double sum = 0;
                     for (int v = 0; v < env->count[b]; v++)

@@ -1,6 +1,6 @@
 /* What the kernels know of a model: plain arrays, owned by the caller and filled by Python or by a model reader.
  *
- * The density coefficients of one centre are A[k][lm][n], n padded to a multiple of LANES (n_stride). The
+ * The density coefficients of one centre are A[k][lm][n], n padded to a multiple of PADDING (n_stride). The
  * correlations read a compact copy of them, `component`, with the m of one channel q l side by side: component
  * `base + m` of a channel comes from A[component_source[base + m]].
  *
@@ -22,11 +22,11 @@ typedef struct {
     double cutoff;
 
     /* radial functions: quintic pieces in powers of the position inside one of n_intervals equal intervals */
-    int n_intervals, n_functions; /* n_functions is a multiple of LANES */
+    int n_intervals, n_functions; /* n_functions is a multiple of PADDING */
     const double *spline;         /* [n_intervals][6][n_functions] */
     int n_stride;                 /* padded number of n of each l */
     const int32_t *radial_offset; /* [l_max + 1]: function of n = 0 */
-    const int32_t *n_blocks;      /* [l_max + 1]: blocks of LANES radial functions in use at this l */
+    const int32_t *n_blocks;      /* [l_max + 1]: blocks of PADDING radial functions in use at this l */
     const double *contraction;    /* [n_channels][n_species] */
 
     /* correlations */

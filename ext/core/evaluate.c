@@ -152,8 +152,8 @@ static void flush(const descriptor *d, worker *w, const collected *now)
 }
 
 /* Energies of the lanes, and features added to `sum` where it is given, in one reading of the features. */
-KERNEL static void contract(int n_features, const lanes *features, const double *weight, const lanes *lane_weight,
-                            lanes *sum, double *energy)
+static void contract(int n_features, const lanes *features, const double *weight, const lanes *lane_weight, lanes *sum,
+                     double *energy)
 {
     lanes total = {0};
     if (lane_weight != NULL)

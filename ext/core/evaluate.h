@@ -10,8 +10,10 @@
 #include "density.h"
 
 typedef struct worker worker;
+struct kernels;
 
 typedef struct {
+    const struct kernels *made_by; /* the copy whose memory this is, see dispatch.h */
     int n_workers;
     worker *workers;
     size_t atom_capacity, block_capacity;

@@ -1,4 +1,4 @@
-/* Real spherical harmonics of eight unit vectors at once, and the reverse of that map.
+/* Real spherical harmonics of LANES unit vectors at once, and the reverse of that map.
  *
  *   Y[l, +m] = q[l, m](z) Re (x + iy)^m      Y[l, -m] = q[l, m](z) Im (x + iy)^m      index l^2 + l + m
  *

@@ -23,8 +23,8 @@ INLINE double dot(size_t n, const double *a, const double *b)
     return total;
 }
 
-KERNEL void linear_members(size_t n_structures, size_t n_members, size_t width, const double *sums,
-                           const double *deviations, const double *mean, double *members)
+void linear_members(size_t n_structures, size_t n_members, size_t width, const double *sums, const double *deviations,
+                    const double *mean, double *members)
 {
     for (size_t s = 0; s < n_structures; s++)
         for (size_t k = 0; k < n_members; k++)

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "bins.h"
-#include "lanes.h"
 
 #define MAX_ATOMS ((size_t)1 << 30)
 #define MAX_HALF_PAIRS ((size_t)1 << 28)
@@ -106,9 +105,9 @@ static int reserve_pairs(neighbour_list *list, size_t count)
  *   limit            IN   copies with a lower key count
  *   found            OUT  their places; room for all copies
  *   returns how many                                                                                            */
-KERNEL static size_t search(const int low[3], const int high[3], const int n[3], const int32_t *start, const double *x,
-                            const double *y, const double *z, const int32_t *key, const double r[3], double squared,
-                            int32_t limit, int32_t *restrict found)
+static size_t search(const int low[3], const int high[3], const int n[3], const int32_t *start, const double *x,
+                     const double *y, const double *z, const int32_t *key, const double r[3], double squared,
+                     int32_t limit, int32_t *restrict found)
 {
     size_t count = 0;
     for (int a = low[0]; a <= high[0]; a++) {
@@ -276,7 +275,7 @@ static int build(neighbour_list *list, const double *positions, const double cel
 }
 
 /* Square of the longest way that an atom has come; not a number stays one. */
-KERNEL static double largest_move(size_t n_atoms, const double *from, const double *to)
+static double largest_move(size_t n_atoms, const double *from, const double *to)
 {
     double largest = 0;
     for (size_t i = 0; i < n_atoms; i++) {

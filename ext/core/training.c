@@ -26,7 +26,7 @@ static int scratch_reserve_slope(scratch *w, size_t n)
     if (n <= w->slope_capacity)
         return 0;
     free(w->slope);
-    w->slope = aligned_alloc(64, n * sizeof(lanes));
+    w->slope = aligned_alloc(64, (n * sizeof(lanes) + 63) / 64 * 64);
     w->slope_capacity = w->slope == NULL ? 0 : n;
     return w->slope == NULL ? OUT_OF_MEMORY : 0;
 }
@@ -110,7 +110,7 @@ int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *
 }
 
 /* d(component)/dr of the neighbours of block b, three directions side by side. */
-KERNEL static void component_slopes(const descriptor *d, const environment *env, int b, lanes *slope)
+static void component_slopes(const descriptor *d, const environment *env, int b, lanes *slope)
 {
     for (int a = 0; a < 3; a++) {
         density_block_tangent block;
@@ -129,7 +129,7 @@ KERNEL static void component_slopes(const descriptor *d, const environment *env,
 enum { TILE = 32 };
 
 /* dB/dr of LANES neighbours for TILE features. */
-KERNEL static void feature_slopes(const jacobian_row *jacobian, int n_features, const lanes *slope, lanes *out)
+static void feature_slopes(const jacobian_row *jacobian, int n_features, const lanes *slope, lanes *out)
 {
     for (int f = 0; f < n_features; f++) {
         lanes x = {0}, y = {0}, z = {0};

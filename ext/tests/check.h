@@ -5,6 +5,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+
+#include "dispatch.h"
 
 static int checks_made, checks_failed;
 
@@ -22,6 +25,17 @@ static int checks_made, checks_failed;
 #define CHECK_CLOSE(a, b, tolerance)                                                                                   \
     CHECK(fabs((a) - (b)) <= (tolerance), "%.17g against %.17g, allowed %g", (double)(a), (double)(b),                 \
           (double)(tolerance))
+
+/* The kernels of COMITIA_INSTRUCTIONS where it is set; skips the tests where the CPU lacks them. */
+static inline void use_requested_instructions(void)
+{
+    const char *name = getenv("COMITIA_INSTRUCTIONS");
+    const int code = name == NULL ? 0 : kernels_use(name);
+    if (code != 0) {
+        printf("%s: %s\n", name, code == INSTRUCTIONS_MISSING ? "not on this CPU" : "no such instruction set");
+        exit(code == INSTRUCTIONS_MISSING ? 77 : 1);
+    }
+}
 
 static inline int checks_summary(const char *name)
 {

@@ -23,7 +23,7 @@ enum {
 
 typedef struct {
     descriptor d;
-    _Alignas(64) double spline[MODEL_N_INTERVALS][6][LANES];
+    _Alignas(64) double spline[MODEL_N_INTERVALS][6][PADDING];
     double contraction[MODEL_N_CHANNELS][MODEL_N_SPECIES];
     int32_t radial_offset[MODEL_L_MAX + 1], n_blocks[MODEL_L_MAX + 1];
     int32_t component_source[MODEL_N_COMPONENTS], component_function[MODEL_N_COMPONENTS];
@@ -75,7 +75,7 @@ static inline void harmonics_at(const harmonics_table *table, int l_max, const d
     harmonics_parts_of(table, l_max, zero + u[0], zero + u[1], zero + u[2], &part);
     harmonics_values(l_max, &part, y);
     for (int lm = 0; lm < (l_max + 1) * (l_max + 1); lm++) {
-        value[lm] = y[lm][3];
+        value[lm] = y[lm][LANES - 1];
     }
 }
 
@@ -191,7 +191,7 @@ static inline void model_radial(model *m, double cutoff)
     }
     m->d.cutoff = cutoff;
     m->d.n_intervals = MODEL_N_INTERVALS;
-    m->d.n_functions = m->d.n_stride = LANES;
+    m->d.n_functions = m->d.n_stride = PADDING;
     m->d.spline = &m->spline[0][0][0];
 }
 
@@ -218,7 +218,7 @@ static inline model *model_new(double cutoff, int core)
     for (int q = 0; q < MODEL_N_Q; q++) {
         for (int lm = 0; lm < MODEL_N_LM; lm++) {
             const int c = q * MODEL_N_LM + lm, k = q / MODEL_N_RADIAL, n = q % MODEL_N_RADIAL;
-            m->component_source[c] = (k * MODEL_N_LM + lm) * LANES + n;
+            m->component_source[c] = (k * MODEL_N_LM + lm) * PADDING + n;
             m->component_function[c] = n;
             m->component_lm[c] = lm;
             m->component_channel[c] = k;

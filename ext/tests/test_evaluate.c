@@ -355,6 +355,7 @@ static void test_skin_changes_nothing(void)
 
 int main(void)
 {
+    use_requested_instructions();
     test_gradients();
     test_ways_agree();
     test_invariance();

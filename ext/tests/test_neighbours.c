@@ -346,6 +346,7 @@ static void test_recovery(void)
 
 int main(void)
 {
+    use_requested_instructions();
     test_random_cells();
     test_far_images();
     test_skin();

@@ -1,0 +1,31 @@
+/* Kernels are compiled once per instruction set. Every external name of such a copy ends in that of the set, as in
+ * evaluate_avx2, so that the copies live in one library; dispatch.c gives the plain names their meaning.
+ * A new external function of a file that is compiled so goes into this list.                                  */
+#ifndef COMITIA_COPIES_H
+#define COMITIA_COPIES_H
+
+#ifdef COMITIA_INSTRUCTIONS
+
+#define COPY_OF(name, instructions) name##_##instructions
+#define COPY_IN(name, instructions) COPY_OF(name, instructions)
+#define COPY(name) COPY_IN(name, COMITIA_INSTRUCTIONS)
+
+#define environment_free COPY(environment_free)
+#define environment_gather COPY(environment_gather)
+#define density_expand COPY(density_expand)
+#define density_reverse COPY(density_reverse)
+#define density_tangent COPY(density_tangent)
+#define correlations_load COPY(correlations_load)
+#define correlations_store COPY(correlations_store)
+#define correlations_evaluate COPY(correlations_evaluate)
+#define correlations_reverse COPY(correlations_reverse)
+#define correlations_jacobian COPY(correlations_jacobian)
+#define evaluator_free COPY(evaluator_free)
+#define evaluate COPY(evaluate)
+#define evaluate_tangent COPY(evaluate_tangent)
+#define evaluate_design COPY(evaluate_design)
+#define linear_members COPY(linear_members)
+
+#endif
+
+#endif

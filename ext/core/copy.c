@@ -1,0 +1,9 @@
+/* What dispatch.c knows of one copy of the kernels. */
+#include "dispatch.h"
+
+#define TEXT_OF(name) #name
+#define TEXT(name) TEXT_OF(name)
+
+const kernels COPY(kernels) = {
+    TEXT(COMITIA_INSTRUCTIONS), LANES, evaluator_free, evaluate, evaluate_tangent, evaluate_design, linear_members,
+};
