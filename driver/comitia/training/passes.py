@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from comitia.training.normal_equations import KINDS, NormalEquations
+from comitia.training.normal_equations import KINDS
 from comitia.training.validation import Record
 
 
