@@ -197,18 +197,21 @@ def _virial(atoms, keys, where):
     return virial
 
 
+def _check_geometry(atoms, where):
+    _numbers(atoms.positions, ((len(atoms), 3),), "positions", where)
+    _numbers(atoms.cell.array, ((3, 3),), "cell", where)
+    if (atoms.numbers < 1).any():
+        raise StructureError(f"{where}: an atom has no known chemical symbol; correct its species")
+
+
 def label_structure(atoms, keys, origin):
     """`LabelledStructure` from an `ase.Atoms` as ASE reads it; every number is checked to be finite."""
-    n_atoms = len(atoms)
-    _numbers(atoms.positions, ((n_atoms, 3),), "positions", origin)
-    _numbers(atoms.cell.array, ((3, 3),), "cell", origin)
-    if (atoms.numbers < 1).any():
-        raise StructureError(f"{origin}: an atom has no known chemical symbol; correct its species")
+    _check_geometry(atoms, origin)
     energy = _label(atoms, keys.energy)
     forces = _label(atoms, keys.forces, per_atom=True)
     energy = None if energy is None else float(_numbers(energy, ((),), f"energy {keys.energy!r}", origin))
     if forces is not None:
-        forces = _numbers(forces, ((n_atoms, 3),), f"forces {keys.forces!r}", origin)
+        forces = _numbers(forces, ((len(atoms), 3),), f"forces {keys.forces!r}", origin)
     virial = _virial(atoms, keys, origin)
     config_type = str(atoms.info.get(keys.config_type, "default"))
     atoms.calc = None
@@ -260,6 +263,21 @@ def read_structures(path, keys=None):
     ]
     _check_keys_found(structures, keys, path)
     return structures
+
+
+def read_frames(path):
+    """Frames of an extended XYZ file one by one: (`ase.Atoms`, its text in the file).
+
+    Raises
+    ------
+    StructureError
+        if the file cannot be read, or a position or cell is not finite.
+    """
+    for frame, text in _frame_texts(path):
+        where = f"{path}, frame {frame}"
+        atoms = _read_frame(text, where)
+        _check_geometry(atoms, where)
+        yield atoms, text
 
 
 def read_template(path, species=None):

@@ -22,6 +22,7 @@ FIT = "data: data.xyz\ncutoff: 4.5\nmembers: 4\nbasis: {n_max: [3, 2, 0], l_max:
 COMMANDS = {
     "fit": ["fit", "fit.yaml", "-q"],
     "eval": ["eval", "model.safetensors", "data.xyz"],
+    "select": ["select", "data.xyz", "-o", "chosen.xyz", "--count", "3", "--model", "model.safetensors", "-q"],
     "inspect": ["inspect", "model.safetensors"],
     "serve": ["serve", "model.safetensors", "--template", "init.xyz", "--unix", "comitia-nobody", "--wait", "0.1"],
     "sample": ["sample", "nve.xml", "--model", "model.safetensors", "--quiet"],
@@ -32,6 +33,8 @@ READS = [
     ("fit", "data.xyz"),
     ("eval", "data.xyz"),
     ("eval", "model.safetensors"),
+    ("select", "data.xyz"),
+    ("select", "model.safetensors"),
     ("inspect", "model.safetensors"),
     ("serve", "model.safetensors"),
     ("serve", "init.xyz"),
@@ -143,11 +146,16 @@ def test_compressed_data_that_are_damaged(folder, refused, ending, module):
         assert f"data.xyz.{ending}" in refused(["eval", "model.safetensors", f"data.xyz.{ending}"])
 
 
-@pytest.mark.parametrize("command", ["eval", "serve", "sample"])
+@pytest.mark.parametrize("command", ["eval", "select", "serve", "sample"])
 def test_a_species_that_the_model_does_not_know(folder, refused, command):
     for name in ("data.xyz", "init.xyz"):
         (folder / name).write_text((folder / name).read_text().replace("Ar ", "Xe "))
-    options = {"eval": ["--json", "errors.json"], "serve": ["--ready-file", "ready"], "sample": ["--directory", "new"]}
+    options = {
+        "eval": ["--json", "errors.json"],
+        "select": ["--json", "chosen.json"],
+        "serve": ["--ready-file", "ready"],
+        "sample": ["--directory", "new"],
+    }
     assert "species Xe is not in the model" in refused(COMMANDS[command] + options[command])
 
 
@@ -268,6 +276,8 @@ def test_settings_of_a_fit(folder, refused, line, says):
         (["eval", "model.safetensors", "data.xyz", "--json", "nowhere/errors.json"], 3),
         (["eval", "model.safetensors", "data.xyz", "--json", "taken"], 3),
         (["eval", "model.safetensors", "data.xyz", "--json", "errors.json", "-o", "taken"], 3),
+        ([*COMMANDS["select"], "-o", "nowhere/chosen.xyz"], 3),
+        ([*COMMANDS["select"], "--json", "taken"], 3),
         ([*COMMANDS["serve"], "--ready-file", "nowhere/ready"], 3),
         ([*COMMANDS["serve"], "--ready-file", "taken"], 3),
         ([*COMMANDS["sample"], "--directory", "data.xyz"], 3),
@@ -323,6 +333,10 @@ def test_another_version_of_the_model_file(folder, refused, version):
         ["fit", "fit.yaml", "--members", "0"],
         ["eval", "model.safetensors"],
         ["inspect"],
+        ["select", "data.xyz", "--count", "3"],
+        [*COMMANDS["select"], "--count", "0"],
+        [*COMMANDS["select"], "--closest", "nan"],
+        [*COMMANDS["select"], "--method", "random"],
         ["serve", "model.safetensors"],
         [*COMMANDS["serve"], "--wait", "nan"],
         [*COMMANDS["serve"], "--wait", "-1"],

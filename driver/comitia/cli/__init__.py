@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "a whole study: fit, sample, reweight, report",
     "fit": "fit a committee of potentials to reference data",
     "eval": "errors and calibration of a model on a data set",
+    "select": "the structures, or the features, that say most",
     "inspect": "what is inside a model file",
     "serve": "the force client for i-PI, ASE or any server of the protocol",
     "sample": "i-PI and its force clients under one command",

@@ -1,11 +1,12 @@
 """How far a run has come: a bar with ETA on a terminal, a line every 10 % or minute elsewhere."""
 
 import re
-import sys
 import time
 from pathlib import Path
 
 import click
+
+from comitia.progress import progress_bar
 
 _TAIL = 65_536  # bytes
 _STEP_COLUMN = re.compile(rb"#\s*column\s+(\d+)\s+-->\s+step\b")
@@ -80,25 +81,10 @@ class Progress:
         self._begin = None
         self._last_line = time.monotonic()
         self._last_fraction = first_step / max(total_steps, 1)
-        self._bar = None
         self._shown = shown
-        if shown and sys.stderr.isatty():
-            self._bar = self._make_bar()
+        self._bar = progress_bar() if shown else None
+        if self._bar is not None:
             self._task = self._bar.add_task(label, total=total_steps, completed=first_step)
-
-    @staticmethod
-    def _make_bar():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.percentage:.0f} %  ETA"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
 
     def __enter__(self):
         if self._bar is not None:

@@ -1,10 +1,8 @@
 """From a data file to a calibrated committee: the stages of `comitia fit`, in order."""
 
-import contextlib
 import dataclasses
 import difflib
 import platform
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from comitia.errors import SettingsError, StructureError
 from comitia.files import check_destination, write_json
+from comitia.progress import Stages
 from comitia.structures import check_species, read_structures, stem
 from comitia.threads import default_threads
 from comitia.training import dataset
@@ -51,40 +50,6 @@ class FitResult:
     report: dict
     path: Path
     held_out: Evaluation | None
-
-
-class Stages:
-    """Progress bar on a terminal, nothing elsewhere; and how long each stage took, s."""
-
-    def __init__(self, show):
-        self.seconds = {}
-        self.bar = None
-        if show and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-            self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
-
-    @contextlib.contextmanager
-    def stage(self, name, total):
-        """Time a stage; yields the function that advances its bar."""
-        begin = time.perf_counter()
-        if self.bar is None:
-            yield lambda: None
-        else:
-            task = self.bar.add_task(name, total=total)
-            yield lambda: self.bar.advance(task)
-        self.seconds[name] = time.perf_counter() - begin
-
-    def __enter__(self):
-        if self.bar is not None:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *error):
-        if self.bar is not None:
-            self.bar.stop()
 
 
 def find_input(directory, name):
