@@ -169,6 +169,9 @@ def test_a_missing_tensor_is_refused(content, refused, name):
         ("contraction", lambda t: t[:, :1]),
         ("contraction", lambda t: t[:0]),
         ("reference_energies", lambda t: t[:1]),
+        ("force_floor", lambda t: t - 1),
+        ("force_floor", lambda t: t + np.nan),
+        ("force_floor", lambda t: np.full(2, 0.1)),
         ("core_inner", lambda t: t[:1]),
         ("core_outer", lambda t: t * np.nan),
     ],
@@ -177,6 +180,17 @@ def test_tensors_that_do_not_fit_together_are_refused(content, refused, name, ch
     from safetensors.numpy import load
 
     refused(resealed(content, **{name: change(load(content)[name])}))
+
+
+def test_the_floor_of_force_uncertainties_is_kept_and_was_zero_before_there_was_one(potential, content, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(resealed(content, force_floor=np.array(0.3)))
+    atoms = systems.structures([6, 14])["triclinic"]
+    spread = potential.compute(atoms, members=True).force_uncertainty
+    found = comitia.load(path).compute(atoms, members=True).force_uncertainty
+    np.testing.assert_allclose(found, np.hypot(0.3, spread), rtol=1e-12)
+    path.write_bytes(resealed(content, force_floor=None))
+    assert comitia.load(path).force_floor == 0
 
 
 def test_the_command_line_ends_with_3_and_one_sentence(content, tmp_path):

@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from comitia.training.calibration import (
+    binned_errors,
     calibrate,
+    calibrate_forces,
     miscalibration_area,
     negative_log_likelihood,
     predictive_sigma,
@@ -66,6 +68,52 @@ def test_no_spread_is_not_a_division_by_zero():
     assert found.count == 0
 
 
+@pytest.mark.parametrize("recentred", [True, False])
+@pytest.mark.parametrize(("alpha", "floor"), [(2.0, 0.0), (2.0, 0.7), (0.8, 2.0)])
+def test_forces_whose_members_agree_on_a_wrong_answer_have_a_floor(alpha, floor, recentred):
+    n_members = 16
+    error, spread = gaussian_truth(n_members, alpha, recentred, seed=3)
+    error = error + floor * np.random.default_rng(4).normal(size=len(error))
+    found = calibrate_forces(error, spread, n_members, recentred)
+    assert found.warning is None
+    # the scale is Student's t only where the floor does not count: a few per cent of bias stay
+    assert found.alpha == pytest.approx(alpha, rel=0.08)
+    assert found.floor == pytest.approx(floor, rel=0.08, abs=0.1)  # a twentieth of the median scale
+    scale = predictive_sigma(found.alpha * spread, n_members, found.alpha, recentred, found.floor)
+    for claimed in (0.5, 0.9, 0.95):
+        covered = np.mean(np.abs(error / scale) < stats.t(n_members - 1).ppf(0.5 + claimed / 2))
+        assert abs(covered - claimed) < 0.02
+    assert miscalibration_area(error / scale, n_members) < 0.01
+    assert summarise(error, scale, n_members)["rms_z"] == pytest.approx(1, abs=0.08)
+
+
+def test_a_few_outliers_do_not_widen_the_forces_of_all_others():
+    error, spread = gaussian_truth(16, 2.0, True, seed=5)
+    error[:20] *= 100
+    found = calibrate_forces(error, spread, 16, True)
+    assert found.alpha == pytest.approx(2.0, rel=0.05)
+    assert calibrate(error, spread, 16, True).alpha > 4
+
+
+def test_force_calibration_of_spreads_that_say_nothing_is_finite():
+    rng = np.random.default_rng(6)
+    error = rng.normal(size=2000)
+    found = calibrate_forces(error, np.full(2000, 0.1), 16, True)
+    assert np.hypot(found.floor, 0.1 * found.alpha) == pytest.approx(1, rel=0.1)
+    assert calibrate_forces(np.zeros(9), np.ones(9), 16, True).alpha == 1
+    assert calibrate_forces(np.empty(0), np.empty(0), 16, True).count == 0
+    assert calibrate_forces(error, np.full(2000, 0.1), 3, True).floor == 0
+
+
+def test_binned_errors_of_a_calibrated_committee_are_those_expected():
+    error, spread = gaussian_truth(16, 2.0, True, seed=7)
+    expected, observed = binned_errors(error, 2.0 * spread, 16)
+    assert len(expected) == len(observed) == 12
+    assert np.all(np.diff(expected) > 0)
+    # the spread that sorts the bins is the estimate itself: the outer bins regress to the mean
+    assert np.median(np.abs(np.log(np.array(observed) / expected))) < 0.1
+
+
 def test_miscalibration_area_of_known_curves():
     quantiles = stats.norm.ppf((np.arange(10_000) + 0.5) / 10_000)
     assert miscalibration_area(quantiles) < 1e-3
@@ -85,6 +133,8 @@ def test_a_committee_that_ranks_errors_beats_a_constant_sigma():
     assert found["nll_difference"] < -5 * found["nll_difference_error"]
     assert found["rms_z"] == pytest.approx(1, abs=0.05)
     assert found["rank_correlation"] > 0.3
+    assert found["curve"]["expected"][0] == 0
+    assert found["curve"]["observed"][-1] == 1
     useless = summarise(error[np.random.default_rng(0).permutation(N_STRUCTURES)], 2.0 * spread, 16)
     assert useless["nll_difference"] > 0
 

@@ -126,6 +126,25 @@ def test_a_fit_is_repeatable(fitted, data, tmp_path, threads):
     assert np.abs(other.potential.weights - fitted.potential.weights).max() > 1e-6 * scale
 
 
+def test_members_may_be_drawn_from_the_posterior(fitted, data, tmp_path):
+    drawn = fit(settings(committee={"kind": "llpr"}), data, tmp_path / "m.safetensors", progress=False)
+    mean, scale = fitted.potential.mean_weights, np.abs(fitted.potential.weights).max()
+    assert_allclose(drawn.potential.mean_weights, mean, rtol=0, atol=1e-6 * scale)
+    assert np.abs(drawn.potential.weights - fitted.potential.weights).max() > 1e-6 * scale
+    assert drawn.report["settings"]["committee"] == {"kind": "llpr"}
+    quality = drawn.report["calibration"]["quality"]
+    assert 0.8 < quality["energy"]["rms_z"] < 1.25
+    assert 0.8 < quality["forces"]["rms_z"] < 1.25
+
+
+def test_forces_have_their_own_calibration(fitted):
+    calibration, potential = fitted.report["calibration"], fitted.potential
+    assert (calibration["alpha_forces"], calibration["force_floor"]) == (potential.alpha_forces, potential.force_floor)
+    for found in calibration["quality"].values():
+        assert set(found) >= {"rms_z", "nll", "miscalibration_area", "rank_correlation", "curve", "bins"}
+        assert len(found["bins"]["rmse"]) == len(found["bins"]["expected_rmse"])
+
+
 def test_designs_that_are_not_kept_are_computed_again(fitted, data, tmp_path, monkeypatch):
     monkeypatch.setattr("comitia.training.design.DesignStream.__init__.__defaults__", (None, 0))
     again = fit(settings(test={"file": "test.xyz"}), data, tmp_path / "m.safetensors", progress=False)
@@ -184,16 +203,17 @@ def test_the_command_line(data, tmp_path, monkeypatch, capsys):
     (data / "FIT.yaml").write_text(f"data: train.xyz\ncutoff: {CUTOFF}\nmembers: 4\nbasis: {json.dumps(BASIS)}\n")
     monkeypatch.chdir(tmp_path)
     try:
-        cli.main(["fit", str(data / "FIT.yaml")], standalone_mode=False)
+        cli.main(["fit", str(data / "FIT.yaml"), "--figure", "train.png"], standalone_mode=False)
     finally:
         (data / "FIT.yaml").unlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.json", "train.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.json", "train.png", "train.safetensors"]
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("training", "folds", "alpha", "strength", "time", "meV/atom", "eV/Å"))
     cli.main(
-        ["eval", "train.safetensors", str(data / "test.xyz"), "--json", "e.json", "-o", "out.xyz"],
+        ["eval", "train.safetensors", str(data / "test.xyz"), "--json", "e.json", "-o", "out.xyz", "--figure", "e.png"],
         standalone_mode=False,
     )
+    assert (tmp_path / "e.png").read_bytes()[:4] == b"\x89PNG"
     found = json.loads((tmp_path / "e.json").read_text())
     assert found["errors"]["energy"]["count"] == 12
     assert {"nll", "miscalibration_area"} <= set(found["calibration"]["energy"])

@@ -65,6 +65,30 @@ def test_full_fit_and_members_equal_a_dense_solution():
     assert_allclose(committee.members, members + full - members.mean(axis=0), rtol=1e-9)
 
 
+def test_members_of_the_posterior_scatter_as_it_does():
+    equations, dense = made_up(seed=2)
+    regularisation = fixed(energy=3.0, virial=0.2)
+    everything, stratum = np.ones(N_GROUPS, bool), np.zeros(N_GROUPS, int)
+    n_members, rng = 40_000, np.random.default_rng(6)
+    committee = fit_committee(equations, stratum, everything, n_members, regularisation, Weights(), rng, kind="llpr")
+    assert_allclose(committee.full, dense_solution(dense, regularisation, everything), rtol=1e-10)
+    assert_allclose(committee.members.mean(axis=0), committee.full, rtol=1e-9)
+    precision = np.diag(regularisation.penalty)
+    for kind, (rows, _, _) in dense.items():
+        precision = precision + regularisation.kind_weights[kind] * rows.T @ rows
+    # whitened by the posterior the members scatter as independent normal numbers
+    white = (committee.members - committee.full) @ np.linalg.cholesky(precision) / regularisation.noise
+    covariance = white.T @ white / (n_members - 1)
+    assert np.abs(covariance - np.eye(N_COLUMNS)).max() < 5 * np.sqrt(2 / n_members)
+    again = fit_committee(
+        equations, stratum, everything, 8, regularisation, Weights(), np.random.default_rng(6), kind="llpr"
+    )
+    same = fit_committee(
+        equations, stratum, everything, 8, regularisation, Weights(), np.random.default_rng(6), kind="llpr"
+    )
+    assert np.array_equal(again.members, same.members)
+
+
 def test_user_weights_multiply_the_weights_of_the_kinds():
     equations, dense = made_up(seed=1)
     regularisation = fixed(energy=2.0)

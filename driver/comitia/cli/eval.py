@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from comitia.cli.fit import show_warning
+from comitia.cli.fit import draw_calibration, show_warning
 
 
 def write_predictions(path, structures, potential):
@@ -45,11 +45,12 @@ def write_predictions(path, structures, potential):
 @click.argument("structures", metavar="DATA.xyz", type=click.Path(path_type=Path))
 @click.option("--json", "json_path", metavar="F", type=click.Path(path_type=Path), help="Write the numbers as JSON.")
 @click.option("-o", "--output", metavar="OUT.xyz", type=click.Path(path_type=Path), help="Write predictions and sigma.")
+@click.option("--figure", metavar="F", type=click.Path(path_type=Path), help="Draw errors against uncertainties.")
 @click.option("--energy-key", default=None, help="Name of the energy in DATA.xyz; default that of the fit.")
 @click.option("--forces-key", default=None, help="Name of the forces; default that of the fit.")
 @click.option("--virial-key", default=None, help="Name of the virial; default that of the fit.")
 @click.option("--stress-key", default=None, help="Name of the stress; default that of the fit.")
-def command(model, structures, json_path, output, energy_key, forces_key, virial_key, stress_key):
+def command(model, structures, json_path, output, figure, energy_key, forces_key, virial_key, stress_key):
     """RMSE and MAE of energies, forces and virials; NLL, miscalibration area; sigma of every structure.
 
     \b
@@ -64,7 +65,7 @@ def command(model, structures, json_path, output, energy_key, forces_key, virial
     from comitia.training import evaluate_dataset
     from comitia.training.summary import calibration_lines, error_lines
 
-    for path in (json_path, output):
+    for path in (json_path, output, figure):
         if path is not None:
             check_destination(path)
     potential = comitia.load(model)
@@ -79,6 +80,8 @@ def command(model, structures, json_path, output, energy_key, forces_key, virial
     click.echo("\n".join(error_lines({structures.name: found["errors"]})))
     for line in calibration_lines(found["calibration"]):
         click.echo(line)
+    if figure is not None:
+        draw_calibration(found["calibration"], figure)
     if output is not None:
         write_predictions(output, labelled, potential)
     if json_path is not None:

@@ -11,6 +11,16 @@ def show_warning(message, category, filename, line_number, file=None, line=None)
     click.echo(f"comitia: warning: {message}", err=True)
 
 
+def draw_calibration(calibration, path):
+    """The reliability figure, or one sentence where there is nothing to draw."""
+    if not calibration or not any(calibration.values()):
+        click.echo(f"comitia: warning: {path}: no structure says how large the errors are; nothing is drawn", err=True)
+        return
+    from comitia.report.plots import reliability_figure
+
+    reliability_figure(calibration, path)
+
+
 @click.command(name="fit", short_help="fit a committee of potentials to reference data")
 @click.argument("settings", metavar="FIT.yaml", type=click.Path(path_type=Path))
 @click.option(
@@ -22,8 +32,9 @@ def show_warning(message, category, filename, line_number, file=None, line=None)
 )
 @click.option("--members", type=click.IntRange(1, 4096), help="Overrides `members`.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Overrides `threads`.")
+@click.option("--figure", metavar="F", type=click.Path(path_type=Path), help="Draw errors against uncertainties.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no table.")
-def command(settings, output, members, threads, quiet):
+def command(settings, output, members, threads, figure, quiet):
     """Fit a committee to energies, forces and virials; write MODEL and its report beside it (.json).
 
     Data files are looked for beside FIT.yaml, then in the current folder; MODEL is written to the current folder unless
@@ -34,10 +45,13 @@ def command(settings, output, members, threads, quiet):
     """
     import msgspec
 
+    from comitia.files import check_destination
     from comitia.settings import load
     from comitia.training import FitSettings, fit
     from comitia.training.summary import fit_lines
 
+    if figure is not None:
+        check_destination(figure)
     loaded = load(settings, FitSettings)
     flags = {name: value for name, value in (("members", members), ("threads", threads)) if value is not None}
     loaded = msgspec.structs.replace(loaded, **flags)
@@ -45,5 +59,7 @@ def command(settings, output, members, threads, quiet):
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show_warning
         result = fit(loaded, directory=settings.parent, output=output, progress=not quiet)
+    if figure is not None:
+        draw_calibration(result.report["calibration"].get("quality"), figure)
     if not quiet:
         click.echo("\n".join(fit_lines(result.report)))

@@ -21,6 +21,7 @@ def description(potential):
     if potential.n_members > 1:
         centre = "re-centred on the fit to all data" if potential.recentred else "mean of the members"
         members += f"  alpha {potential.alpha_energy:.4f} (energy)  {potential.alpha_forces:.4f} (forces)  {centre}"
+        members += f"  floor {potential.force_floor:.4f} eV/Å (forces)"
     lines = [
         f"species             {' '.join(symbols)}",
         f"cutoff              {potential.cutoff:g} Å",

@@ -32,6 +32,7 @@ TENSORS = {  # name -> kind and number of dimensions
     "alpha": (np.floating, 1),
     "recentred": (np.integer, 0),
 }
+OPTIONAL = {"force_floor": (np.floating, 0)}  # absent from files that know nothing of it
 
 
 def save(potential, path):
@@ -50,6 +51,7 @@ def save(potential, path):
         "weights": np.ascontiguousarray(potential.weights),
         "reference_energies": potential.reference_energies,
         "alpha": np.array([potential.alpha_energy, potential.alpha_forces]),
+        "force_floor": np.array(potential.force_floor),
         "recentred": np.array(int(potential.recentred), np.int64),
     }
     if potential.core is not None:
@@ -74,7 +76,7 @@ def _couples(row):
 
 def _check(path, tensors):
     """Refuse tensors of the wrong kind or shape, and indices that lead outside."""
-    for name, (kind, n_dimensions) in TENSORS.items():
+    for name, (kind, n_dimensions) in (TENSORS | {n: OPTIONAL[n] for n in OPTIONAL if n in tensors}).items():
         tensor = tensors.get(name)
         if tensor is None or tensor.ndim != n_dimensions or not np.issubdtype(tensor.dtype, kind):
             raise ModelError(f"{path}: tensor {name!r} is missing or has the wrong type or shape; fit the model again")
@@ -105,6 +107,7 @@ def _check(path, tensors):
         and tensors["cutoff"] > 0
         and len(tensors["alpha"]) == 2
         and np.all(tensors["alpha"] > 0)
+        and tensors.get("force_floor", 0.0) >= 0
         and ("core_inner" in tensors) == ("core_outer" in tensors)
     )
     if not sound:
@@ -156,6 +159,7 @@ def load(path):
             *tensors["alpha"],
             recentred=bool(tensors["recentred"]),
             metadata=metadata,
+            force_floor=tensors.get("force_floor", 0.0),
         )
     except (ModelError, KeyError) as error:
         raise ModelError(f"{path}: the tensors do not fit together ({error}); fit the model again") from error

@@ -50,7 +50,7 @@ class Potential:
     reference_energies : (n_species,) array, eV
     core : ZBL or None
     alpha_energy : float, rescaling of the members about their mean
-    alpha_forces : float, the same for force uncertainties only
+    alpha_forces, force_floor : float; force uncertainties are √(floor² + alpha_forces² × raw variance), eV/Å
     recentred : bool, whether the mean of the members is the fit to all data
     metadata : dict that JSON can hold
 
@@ -67,12 +67,14 @@ class Potential:
         alpha_forces=1.0,
         recentred=False,
         metadata=None,
+        force_floor=0.0,
     ):
         self.descriptor = descriptor
         self.weights = np.array(weights, float, ndmin=2)
         self.reference_energies = np.array(reference_energies, float)
         self.core = core
         self.alpha_energy, self.alpha_forces = float(alpha_energy), float(alpha_forces)
+        self.force_floor = float(force_floor)
         self.recentred = bool(recentred)
         self.metadata = dict(metadata or {})
         if self.weights.shape[1] != descriptor.width:
@@ -85,7 +87,7 @@ class Potential:
             raise ModelError("the repulsive core and the descriptor have different species")
         if core is not None and np.max(core.outer) > descriptor.cutoff:
             raise ModelError("the repulsive core reaches further than the cutoff")
-        numbers = (self.weights, self.reference_energies, self.alpha_energy, self.alpha_forces)
+        numbers = (self.weights, self.reference_energies, self.alpha_energy, self.alpha_forces, self.force_floor)
         if not all(np.all(np.isfinite(value)) for value in numbers):
             raise ModelError("weights, reference energies and alpha must be finite")
 
@@ -128,6 +130,11 @@ class Potential:
     def reference_energy(self, numbers):
         """Sum of the reference energies of atoms with these atomic numbers, eV."""
         return float(self.reference_energies[self.descriptor.species_index(numbers)].sum())
+
+    def force_uncertainty(self, member_forces):
+        """Uncertainty of forces, eV/Å, from those of the calibrated members (n_members, ...), eV/Å."""
+        scale = self.alpha_forces / self.alpha_energy
+        return np.hypot(self.force_floor, scale * member_forces.std(axis=0, ddof=1))
 
     def compute(self, atoms, members=False, n_threads=None):
         """Energy, forces, virial and their uncertainty.
@@ -182,8 +189,7 @@ class Potential:
             each = [self.kernel.evaluate(batch, weights, n_threads=n_threads) for weights in self.member_weights]
             member_forces = np.split(np.array([f["forces"] for f in each]), ends, axis=1)
             member_virials = list(np.stack([f["virials"] for f in each], axis=1))
-            scale = self.alpha_forces / self.alpha_energy
-            uncertainty = [scale * f.std(axis=0, ddof=1) for f in member_forces]
+            uncertainty = [self.force_uncertainty(f) for f in member_forces]
         return [
             Prediction(
                 float(energies[s]), forces[s], found["virials"][s], atomic[s],

@@ -1,5 +1,8 @@
 """Figures, drawn without a display; matplotlib is imported only here."""
 
+import contextlib
+import io
+
 import numpy as np
 
 from comitia.files import write_atomic
@@ -90,6 +93,22 @@ def _parity(energy_axes, forces_axes, structures, predictions):
         _draw_parity(forces_axes, reference, predicted, "hold-out forces", "eV/Å", f"RMSE {rmse:.1f} meV/Å")
 
 
+@contextlib.contextmanager
+def _figure(path, size):
+    """An empty figure of `size`, inches, that is written to `path` as a PNG at the end."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    write_atomic(path, buffer.getvalue())
+
+
 def study_figure(results, report, path, parity=None):
     """Free-energy profiles of a study with their bands; beside them the potential against its reference.
 
@@ -100,15 +119,7 @@ def study_figure(results, report, path, parity=None):
     path : Path of the PNG
     parity : (structures, predictions) of the hold-out, or None
     """
-    import io
-
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.0, 4.8) if parity else (5.2, 4.8), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
+    with _figure(path, (8.0, 4.8) if parity else (5.2, 4.8)) as figure:
         halves = figure.subfigures(1, 2, width_ratios=[2.1, 1]) if parity else [figure.subfigures()]
         main, errors = halves[0].subplots(2, 1, sharex=True, height_ratios=[3, 1])
         if results["profiles"]:
@@ -120,6 +131,47 @@ def study_figure(results, report, path, parity=None):
             main.set_title(report.title)
         if parity:
             _parity(*halves[1].subplots(2, 1), *parity)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-    write_atomic(path, buffer.getvalue())
+
+
+def _draw_reliability(curve_axes, error_axes, found, kind, factor, unit):
+    """Quantile curve, and binned RMSE against the one expected, of energies or of forces."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    curve_axes.plot([0, 1], [0, 1], color="0.6", lw=0.7, ls=":")
+    curve_axes.plot(found["curve"]["expected"], found["curve"]["observed"], color=COLOURS[1], lw=1.6)
+    area = f"area {found['miscalibration_area']:.3f}\nrms z {found['rms_z']:.2f}"
+    curve_axes.text(0.05, 0.95, area, transform=curve_axes.transAxes, va="top")
+    curve_axes.set_title(kind)
+    curve_axes.set_xlabel("expected fraction")
+    curve_axes.set_ylabel("observed fraction")
+    expected, observed = (factor * np.array(found["bins"][name]) for name in ("expected_rmse", "rmse"))
+    error_axes.loglog(expected, observed, "o", ms=3.5, color=COLOURS[0])
+    ends = np.array([min(expected.min(), observed.min()) / 1.3, max(expected.max(), observed.max()) * 1.3])
+    error_axes.plot(ends, ends, color="0.6", lw=0.7, ls=":")
+    for axis in (error_axes.xaxis, error_axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    if found["rank_correlation"] is not None:
+        text = f"rank correlation {found['rank_correlation']:.2f}"
+        error_axes.text(0.05, 0.95, text, transform=error_axes.transAxes, va="top")
+    error_axes.set_xlabel(f"expected RMSE / {unit}")
+    error_axes.set_ylabel(f"RMSE / {unit}")
+
+
+def reliability_figure(calibration, path):
+    """Whether uncertainties are as large as errors: quantile curves, and binned RMSE against σ, of energies and forces.
+
+    Parameters
+    ----------
+    calibration : dict, as returned by `Evaluation.calibration`
+    path : Path of the PNG
+    """
+    rows = [
+        (kind, factor, unit)
+        for kind, factor, unit in (("energy", 1e3, "meV/atom"), ("forces", 1.0, "eV/Å"))
+        if calibration.get(kind)
+    ]
+    with _figure(path, (6.4, 2.9 * len(rows))) as figure:
+        for axes, (kind, factor, unit) in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
+            _draw_reliability(*axes, calibration[kind], kind, factor, unit)

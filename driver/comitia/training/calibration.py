@@ -7,21 +7,34 @@ J. Chem. Theory Comput. 15, 906 (2019), doi:10.1021/acs.jctc.8b00959; Imbalzano 
 .. math:: \alpha^2 = -\frac{1}{M} + \frac{M-3}{M-1} \left\langle e^2 / s^2 \right\rangle
 
 The −1/M is the noise of the mean of the members; it is absent where they were re-centred on a fit to all of the data.
+
+Forces keep an error where all members agree: what no weights of this basis can describe is nobody's spread. Their
+uncertainty, which need not be that of any member, has a floor f beside its own factor,
+
+.. math:: \sigma_F^2 = f^2 + \alpha_F^2 s^2
+
+both at maximum likelihood, e/σ_F being Student's t with M − 1 degrees of freedom. The likelihood of t rests on the many
+errors of ordinary size; ⟨e²/s²⟩ would rest on the few atoms on which the members agree best.
 """
 
 import dataclasses
 
 import numpy as np
-from scipy import stats
+import scipy.optimize
+from scipy import special, stats
+
+N_BINS, FEWEST_IN_BIN = 12, 15  # of the binned errors
+CURVE = np.linspace(0.0, 1.0, 21)  # expected fractions at which the quantile curve is reported
 
 
 @dataclasses.dataclass
 class Calibration:
-    """`alpha`, the number of errors it rests on, and a sentence where the formula had to be replaced."""
+    """`alpha`, the number of errors it rests on, a sentence where the formula had to be replaced, and the `floor`."""
 
     alpha: float
     count: int
     warning: str | None = None
+    floor: float = 0.0
 
 
 def calibrate(error, spread, n_members, recentred):
@@ -40,7 +53,7 @@ def calibrate(error, spread, n_members, recentred):
     """
     error, spread = np.ravel(error), np.ravel(spread)
     usable = spread > 0
-    if n_members < 2 or not usable.any():
+    if n_members < 2 or not error[usable].any():
         return Calibration(1.0, 0, "no structure to calibrate on; alpha is 1")
     ratio = float(np.mean((error[usable] / spread[usable]) ** 2))
     count = int(usable.sum())
@@ -52,18 +65,50 @@ def calibrate(error, spread, n_members, recentred):
     return Calibration(float(alpha), count, f"{reason}: alpha without the finite-committee correction")
 
 
-def predictive_sigma(sigma, n_members, alpha, recentred):
-    """Scale of the error of the mean: σ √(1 + 1/(M α²)), the root absent where the mean is a fit to all of the data.
+def calibrate_forces(error, spread, n_members, recentred):
+    """Factor and floor of the uncertainty of force components, on structures that none of the members saw.
+
+    Parameters and Returns
+    ----------------------
+    as of `calibrate`; eV/Å
+    """
+    error, spread = np.ravel(error), np.ravel(spread)
+    usable = spread > 0
+    if n_members <= 3 or not error[usable].any():
+        return calibrate(error, spread, n_members, recentred)
+    degrees, square, variance = n_members - 1, error[usable] ** 2, spread[usable] ** 2
+
+    def negative(parameters):  # of ln α² and ln f²; mean negative log likelihood and its gradient
+        slope, floor = np.exp(parameters)
+        scale = floor + slope * variance
+        value = 0.5 * np.log(scale) + 0.5 * (degrees + 1) * np.log1p(square / (degrees * scale))
+        by_scale = 0.5 / scale * (1 - (degrees + 1) * square / (degrees * scale + square))
+        return value.mean(), np.array([slope * np.mean(by_scale * variance), floor * by_scale.mean()])
+
+    largest, typical = np.log(square.mean() / variance.mean()), np.log(square.mean())
+    bounds = [(largest - 14, largest + 7), (typical - 28, typical + 7)]
+    start = [largest - 0.7, typical - 0.7]
+    found = scipy.optimize.minimize(negative, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    slope, floor = np.exp(found.x)
+    squared, warning = slope - (0.0 if recentred else 1 / n_members), None
+    if squared <= 0:
+        squared = slope / (1 + 1 / n_members)
+        warning = "force errors smaller than the noise of the mean: alpha without the finite-committee correction"
+    return Calibration(float(np.sqrt(squared)), int(usable.sum()), warning, float(np.sqrt(floor)))
+
+
+def predictive_sigma(sigma, n_members, alpha, recentred, floor=0.0):
+    """Scale of the error of the mean: √(f² + σ² (1 + 1/(M α²))), without 1/(M α²) where the mean is a fit to all data.
 
     Parameters
     ----------
-    sigma : (n,) array, calibrated uncertainty
+    sigma : (n,) array, calibrated uncertainty without its floor f
 
     Returns
     -------
     (n,) array; error / scale is z, Student's t with M − 1 degrees of freedom
     """
-    return np.asarray(sigma) * (1.0 if recentred else np.sqrt(1 + 1 / (n_members * alpha**2)))
+    return np.hypot(floor, np.asarray(sigma) * (1.0 if recentred else np.sqrt(1 + 1 / (n_members * alpha**2))))
 
 
 def negative_log_likelihood(error, sigma, n_members=None):
@@ -73,9 +118,12 @@ def negative_log_likelihood(error, sigma, n_members=None):
     -------
     (n,) array, in units where the error has the unit it came in
     """
+    error, sigma = np.asarray(error), np.asarray(sigma)
     if n_members is None:
-        return -stats.norm.logpdf(error, scale=sigma)
-    return -stats.t.logpdf(error, df=n_members - 1, scale=sigma)
+        return 0.5 * (error / sigma) ** 2 + np.log(sigma) + 0.5 * np.log(2 * np.pi)
+    nu = n_members - 1
+    constant = special.gammaln(nu / 2) - special.gammaln((nu + 1) / 2) + 0.5 * np.log(nu * np.pi)
+    return 0.5 * (nu + 1) * np.log1p((error / sigma) ** 2 / nu) + np.log(sigma) + constant
 
 
 def miscalibration_area(scores, n_members=None):
@@ -88,11 +136,29 @@ def miscalibration_area(scores, n_members=None):
 
     Tran et al., Mach. Learn.: Sci. Technol. 1, 025006 (2020), doi:10.1088/2632-2153/ab7e1a.
     """
-    scores = np.asarray(scores)
-    distribution = stats.norm if n_members is None else stats.t(df=n_members - 1)
-    observed = np.sort(2 * distribution.cdf(np.abs(scores)) - 1)  # expected fraction inside each interval
     expected = np.linspace(0.0, 1.0, 201)
-    return float(np.mean(np.abs(np.searchsorted(observed, expected, side="right") / len(observed) - expected)))
+    return float(np.mean(np.abs(observed_fraction(scores, expected, n_members) - expected)))
+
+
+def observed_fraction(scores, expected, n_members=None):
+    """Fraction of scores inside the central interval that should hold each of the `expected` fractions."""
+    distribution = stats.norm if n_members is None else stats.t(df=n_members - 1)
+    inside = np.sort(2 * distribution.cdf(np.abs(scores)) - 1)
+    return np.searchsorted(inside, expected, side="right") / len(inside)
+
+
+def binned_errors(error, scale, n_members, n_bins=N_BINS):
+    """RMSE against what the uncertainty expects, in bins of equally many errors sorted by scale.
+
+    Returns
+    -------
+    expected, observed : lists of root mean squares; that of Student's t is scale √(ν/(ν − 2)), ν = M − 1
+    """
+    order = np.argsort(scale, kind="stable")
+    parts = [part for part in np.array_split(order, min(n_bins, max(1, len(order) // FEWEST_IN_BIN))) if len(part)]
+    widen = np.sqrt((n_members - 1) / (n_members - 3)) if n_members > 3 else 1.0
+    expected = [float(widen * np.sqrt(np.mean(scale[part] ** 2))) for part in parts]
+    return expected, [float(np.sqrt(np.mean(error[part] ** 2))) for part in parts]
 
 
 def _rank_correlation(scale, size):
@@ -103,7 +169,7 @@ def _rank_correlation(scale, size):
 
 
 def summarise(error, scale, n_members, size=None):
-    """Calibration in numbers: scores, NLL beside that of a constant σ, miscalibration area.
+    """Calibration in numbers: scores, NLL beside that of a constant σ, miscalibration area, and the two curves.
 
     Parameters
     ----------
@@ -125,6 +191,7 @@ def summarise(error, scale, n_members, size=None):
     committee = negative_log_likelihood(error, scale, n_members)
     constant = negative_log_likelihood(error, np.sqrt(np.mean(error**2)))
     difference = committee - constant
+    expected_rmse, rmse = binned_errors(error, scale, n_members)
     return {
         "count": len(error),
         "rms_z": float(np.sqrt(np.mean(scores**2)) * shrink),
@@ -134,4 +201,6 @@ def summarise(error, scale, n_members, size=None):
         "nll_difference_error": float(difference.std(ddof=1) / np.sqrt(len(difference))),
         "miscalibration_area": miscalibration_area(scores, n_members),
         "rank_correlation": _rank_correlation(scale, np.abs(error)),
+        "curve": {"expected": CURVE.tolist(), "observed": observed_fraction(scores, CURVE, n_members).tolist()},
+        "bins": {"expected_rmse": expected_rmse, "rmse": rmse},
     }

@@ -1,4 +1,9 @@
-"""Fits to all of the groups and to halves of them: the weights of a committee, from sums of moments alone."""
+r"""The weights of a committee, from sums of moments alone: fits to halves of the groups, or draws from a posterior.
+
+The Laplace posterior of a regularised fit with noise σ is N(w, σ² A⁻¹), A = Σ_k ρ_k X_k^T X_k + Λ; draws from it have
+the variance of the last-layer prediction rigidity, σ² φ^T A⁻¹ φ (Bigi et al., Mach. Learn.: Sci. Technol. 5, 045018
+(2024), doi:10.1088/2632-2153/ad805f). It knows of the inputs alone; halves of the data know of their labels too.
+"""
 
 import dataclasses
 
@@ -32,10 +37,11 @@ def total_weights(regularisation, weights):
     return {kind: regularisation.kind_weights[kind] * getattr(weights, kind) for kind in KINDS}
 
 
-def solve(moments, kind_weights, penalty):
-    """Weights that minimise Σ_k ρ_k |y_k − X_k w|² + w^T Λ w."""
+def factorise(moments, kind_weights, penalty):
+    """Factor of A, and the weights that minimise Σ_k ρ_k |y_k − X_k w|² + w^T Λ w."""
     matrix, rhs = combine(moments, kind_weights, penalty)
-    return Factor(matrix).solve(rhs)
+    factor = Factor(matrix)
+    return factor, factor.solve(rhs)
 
 
 def recentre(members, full):
@@ -43,8 +49,19 @@ def recentre(members, full):
     return members + (full - members.mean(axis=0))
 
 
-def fit_committee(equations, group_stratum, allowed, n_members, regularisation, weights, rng, step=None):
-    """Fit all allowed groups, and every member on half of them.
+def subsampled(equations, group_stratum, allowed, n_members, kind_weights, penalty, rng, step):
+    """Members (n_members, n_columns), each fitted to half of the allowed groups."""
+    members = np.empty((n_members, equations.n_columns))
+    for member, drawn in enumerate(draw_members(group_stratum, n_members, rng, allowed)):
+        _, members[member] = factorise(equations.moments(drawn), kind_weights, penalty)
+        step()
+    return members
+
+
+def fit_committee(
+    equations, group_stratum, allowed, n_members, regularisation, weights, rng, step=None, kind="subsampling"
+):
+    """Fit all allowed groups, and make the members from halves of them or from the posterior of that fit.
 
     Parameters
     ----------
@@ -56,6 +73,7 @@ def fit_committee(equations, group_stratum, allowed, n_members, regularisation, 
     weights : Weights of the settings
     rng : numpy.random.Generator
     step : function called after every solution, for a progress bar
+    kind : "subsampling" or "llpr"
 
     Returns
     -------
@@ -63,14 +81,15 @@ def fit_committee(equations, group_stratum, allowed, n_members, regularisation, 
     """
     step = step or (lambda: None)
     kind_weights = total_weights(regularisation, weights)
-    full = solve(equations.moments(allowed), kind_weights, regularisation.penalty)
+    factor, full = factorise(equations.moments(allowed), kind_weights, regularisation.penalty)
     step()
     if n_members == 1:
         return CommitteeFit(full[None, :], full, regularisation, kind_weights)
-    members = np.empty((n_members, len(full)))
-    for member, drawn in enumerate(draw_members(group_stratum, n_members, rng, allowed)):
-        members[member] = solve(equations.moments(drawn), kind_weights, regularisation.penalty)
-        step()
+    if kind == "llpr":
+        members = full + regularisation.noise * factor.draw(rng.normal(size=(len(full), n_members))).T
+    else:
+        penalty = regularisation.penalty
+        members = subsampled(equations, group_stratum, allowed, n_members, kind_weights, penalty, rng, step)
     return CommitteeFit(recentre(members, full), full, regularisation, kind_weights)
 
 

@@ -30,6 +30,7 @@ from comitia.training.validation import Evaluation, evaluate
 
 GRAM_BYTES = 2 << 30  # all group moments together
 FEWEST_TO_CALIBRATE = 20  # held-out structures below which alpha is taken from folds of the training set instead
+UNCALIBRATED = Calibration(1.0, 0)
 SMALL_CHANGE, MOST_REFINEMENTS = 1e-6, 4  # relative change of the weights at which refinement ends, and steps at most
 UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "virial": "eV"}
 
@@ -136,7 +137,15 @@ class _Fit:
                 regularisation = _regularise(equations, allowed, shape, settings)
                 step()
                 return fit_committee(
-                    equations, self.stratum, allowed, settings.members, regularisation, settings.weights, rng, step
+                    equations,
+                    self.stratum,
+                    allowed,
+                    settings.members,
+                    regularisation,
+                    settings.weights,
+                    rng,
+                    step,
+                    settings.committee.kind,
                 )
 
             with ThreadPoolExecutor(self.n_threads) as pool:
@@ -172,7 +181,7 @@ class _Fit:
         self.training = Evaluation(records, n_members, True)
         self.held_out = Evaluation(held_out, n_members, True) if held_out else None
 
-    def potential(self, alpha_energy=1.0, alpha_forces=1.0, metadata=None):
+    def potential(self, energy=UNCALIBRATED, forces=UNCALIBRATED, metadata=None):
         from comitia.potential import Potential
 
         return Potential(
@@ -180,8 +189,9 @@ class _Fit:
             weights=self.committee.members,
             reference_energies=self.e0,
             core=self.core,
-            alpha_energy=alpha_energy,
-            alpha_forces=alpha_forces,
+            alpha_energy=energy.alpha,
+            alpha_forces=forces.alpha,
+            force_floor=forces.floor,
             recentred=True,
             metadata=metadata or {},
         )
@@ -198,13 +208,14 @@ def _calibration_report(settings, source, held_out, energy, forces):
         "source": source,
         "alpha_energy": energy.alpha,
         "alpha_forces": forces.alpha,
+        "force_floor": forces.floor,
         "count_energy": energy.count,
         "count_forces": forces.count,
         "recentred": True,
         "warnings": sorted({c.warning for c in (energy, forces) if c.warning}),
     }
     if held_out is not None and settings.members > 1:
-        report["quality"] = held_out.cross_calibration() or held_out.calibration(energy.alpha, forces.alpha)
+        report["quality"] = held_out.cross_calibration() or held_out.calibration(energy, forces)
     return report
 
 
@@ -258,7 +269,7 @@ def fit(settings, directory=".", output=None, progress=True):
     held_out, source = work.held_out, f"{settings.folds}-fold"
     if held_out is None and validation is not None:
         held_out, source = validation, "validation"
-    energy = forces = Calibration(1.0, 0)
+    energy = forces = UNCALIBRATED
     if settings.members > 1 and held_out is not None:
         energy, forces = held_out.calibrate()
     report = {
@@ -278,10 +289,10 @@ def fit(settings, directory=".", output=None, progress=True):
         "features": {"per_species": work.descriptor.n_features, "columns": work.descriptor.width},
         "regularisation": _regularisation_report(work),
         "calibration": _calibration_report(settings, source, held_out, energy, forces),
-        "errors": _error_report(work, validation, test, energy.alpha, forces.alpha),
+        "errors": _error_report(work, validation, test, energy, forces),
         "versions": _versions(),
     }
-    potential = work.potential(energy.alpha, forces.alpha, metadata=report)
+    potential = work.potential(energy, forces, metadata=report)
     potential.save(output)
     work.partial.remove()
     seconds = {**stages.seconds, "total": time.perf_counter() - begin}
@@ -304,12 +315,12 @@ def _regularisation_report(work):
     }
 
 
-def _error_report(work, validation, test, alpha_energy, alpha_forces):
+def _error_report(work, validation, test, energy, forces):
     report = {"training": work.training.errors()}
     if work.held_out is not None:
         report["folds"] = work.held_out.errors()
     for name, evaluation in (("validation", validation), ("test", test)):
         if evaluation is not None:
             report[name] = evaluation.errors()
-            report[name]["calibration"] = evaluation.calibration(alpha_energy, alpha_forces)
+            report[name]["calibration"] = evaluation.calibration(energy, forces)
     return report

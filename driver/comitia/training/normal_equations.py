@@ -173,6 +173,12 @@ class Factor:
         scale = self.scale if rhs.ndim == 1 else self.scale[:, None]
         return scale * scipy.linalg.cho_solve((self.lower, True), scale * rhs, check_finite=False)
 
+    def draw(self, noise):
+        """Columns x with covariance A⁻¹ from columns of independent normal numbers."""
+        return self.scale[:, None] * scipy.linalg.solve_triangular(
+            self.lower, noise, lower=True, trans="T", check_finite=False
+        )
+
     def inverse(self):
         lower, info = scipy.linalg.lapack.dpotri(self.lower, lower=1)
         if info:

@@ -1,6 +1,6 @@
 """What a FIT.yaml may say. Only `data` and `cutoff` have no default."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -40,6 +40,12 @@ class Groups(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     block: Count | None = None
 
 
+class Committee(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the members come from: fits to halves of the data, or draws from the Laplace posterior of one fit."""
+
+    kind: Literal["subsampling", "llpr"] = "subsampling"
+
+
 class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of a fit; energies in eV, lengths in Å.
 
@@ -48,6 +54,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data : extended XYZ file
     cutoff : float, Å
     members : number of committee members
+    committee : where the members come from
     keys : names of the labels in the file
     validation : structures on which the committee is calibrated; by default grouped K-fold over the training set
     test : structures that only serve to state errors
@@ -65,6 +72,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: str
     cutoff: Positive
     members: Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMBERS)] = 16
+    committee: Committee = Committee()
     keys: Keys = Keys()
     validation: HoldOut | None = None
     test: HoldOut | None = None

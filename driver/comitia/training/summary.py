@@ -36,7 +36,7 @@ def calibration_lines(calibration):
             rank = "-" if found["rank_correlation"] is None else f"{found['rank_correlation']:.2f}"
             lines.append(
                 f"{kind}: rms z {found['rms_z']:.3f}  miscalibration area {found['miscalibration_area']:.3f}  "
-                f"NLL - NLL(constant sigma) {found['nll_difference']:+.3f} +- "
+                f"NLL {found['nll']:.3f}  NLL - NLL(constant sigma) {found['nll_difference']:+.3f} +- "
                 f"{found['nll_difference_error']:.3f} {unit}  rank correlation {rank}"
             )
     return lines
@@ -57,6 +57,7 @@ def fit_lines(report):
     if report["settings"]["members"] > 1:
         lines.append(
             f"calibration  alpha {calibration['alpha_energy']:.3f}  alpha_forces {calibration['alpha_forces']:.3f}  "
+            f"floor {calibration['force_floor']:.4f} eV/Å  "
             f"({report['settings']['members']} members, {calibration['source']}, "
             f"{calibration['count_energy']} structures)"
         )

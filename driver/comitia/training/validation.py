@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from comitia.structures import VOIGT, check_species
-from comitia.training.calibration import calibrate, predictive_sigma, summarise
+from comitia.training.calibration import Calibration, calibrate, calibrate_forces, predictive_sigma, summarise
 
 SYMMETRY_FLOOR = 0.05  # force components with a smaller spread, relative to the rms one, are zero by symmetry
 UNITS = {"energy": "meV/atom", "forces": "eV/Å", "virial": "meV/atom"}
@@ -118,22 +118,24 @@ class Evaluation:
         error, spread, _ = self.energies(records)
         return (
             calibrate(error, spread, self.n_members, self.recentred),
-            calibrate(*self.forces(records), self.n_members, self.recentred),
+            calibrate_forces(*self.forces(records), self.n_members, self.recentred),
         )
 
-    def scales(self, alpha_energy, alpha_forces, records=None):
+    def scales(self, of_energies, of_forces, records=None):
         """(error, predictive scale, n_atoms) of energies and (error, predictive scale) of force components."""
+
+        def scale(spread, found):
+            return predictive_sigma(found.alpha * spread, self.n_members, found.alpha, self.recentred, found.floor)
+
         error, spread, n_atoms = self.energies(records)
         force_error, force_spread = self.forces(records)
-        energy_scale = predictive_sigma(alpha_energy * spread, self.n_members, alpha_energy, self.recentred)
-        force_scale = predictive_sigma(alpha_forces * force_spread, self.n_members, alpha_forces, self.recentred)
-        return (error, energy_scale, n_atoms), (force_error, force_scale)
+        return (error, scale(spread, of_energies), n_atoms), (force_error, scale(force_spread, of_forces))
 
-    def calibration(self, alpha_energy, alpha_forces):
-        """Calibration in numbers with the given factors, or None for a single member."""
+    def calibration(self, of_energies, of_forces):
+        """Calibration in numbers with the given `Calibration`s, or None for a single member."""
         if self.n_members < 2:
             return None
-        return self._summary(*self.scales(alpha_energy, alpha_forces))
+        return self._summary(*self.scales(of_energies, of_forces))
 
     def cross_calibration(self):
         """Calibration in numbers where every fold is judged with the factors that the other folds give."""
@@ -143,8 +145,7 @@ class Evaluation:
         parts = []
         for fold in folds:
             others = [r for r in self.records if r.fold != fold]
-            alpha_energy, alpha_forces = (found.alpha for found in self.calibrate(others))
-            parts.append(self.scales(alpha_energy, alpha_forces, [r for r in self.records if r.fold == fold]))
+            parts.append(self.scales(*self.calibrate(others), [r for r in self.records if r.fold == fold]))
         energy = np.concatenate([part[0] for part in parts], axis=1)
         forces = np.concatenate([part[1] for part in parts], axis=1)
         return self._summary(energy, forces)
@@ -215,9 +216,10 @@ def evaluate_dataset(potential, structures, step=None):
     """
     evaluation = evaluate(potential, structures, step=step)
     factor = potential.alpha_energy
+    of_forces = Calibration(potential.alpha_forces, 0, floor=potential.force_floor)
     return {
         "errors": evaluation.errors(),
-        "calibration": evaluation.calibration(potential.alpha_energy, potential.alpha_forces),
+        "calibration": evaluation.calibration(Calibration(factor, 0), of_forces),
         "structures": [
             {
                 "config_type": record.config_type,
