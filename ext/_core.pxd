@@ -13,7 +13,14 @@ cdef extern from "descriptor.h" nogil:
         const double *spline
         int n_stride
         const int32_t *radial_offset
-        const int32_t *n_blocks
+        const int32_t *n_used
+        const int32_t *channel_n
+        const int32_t *channel_offset
+        size_t n_density
+        const int32_t *order1_place
+        int n_dense
+        const int32_t *dense_n
+        const int32_t *dense_place
         const double *contraction
         int n_features, n_components
         const int32_t *component_source

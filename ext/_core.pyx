@@ -187,7 +187,14 @@ cdef class Kernel:
         self.d.coupling_value = self.reals(program["coupling_value"])
         self.d.dot_scale = self.reals(program["dot_scale"])
         self.d.radial_offset = self.integers(program["radial_offset"])
-        self.d.n_blocks = self.integers(program["n_blocks"])
+        self.d.n_used = self.integers(program["n_used"])
+        self.d.channel_n = self.integers(program["channel_n"])
+        self.d.channel_offset = self.integers(program["channel_offset"])
+        self.d.n_density = program["n_density"]
+        self.d.order1_place = self.integers(program["order1_place"])
+        self.d.n_dense = program["n_dense"]
+        self.d.dense_n = self.integers(program["dense_n"])
+        self.d.dense_place = self.integers(program["dense_place"])
         self.d.component_source = self.integers(program["component_source"])
         self.d.component_function = self.integers(program["component_function"])
         self.d.component_lm = self.integers(program["component_lm"])

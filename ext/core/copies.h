@@ -12,6 +12,11 @@
 
 #define environment_free COPY(environment_free)
 #define environment_gather COPY(environment_gather)
+#define quadratic_size COPY(quadratic_size)
+#define quadratic_weights COPY(quadratic_weights)
+#define quadratic_energy COPY(quadratic_energy)
+#define quadratic_products COPY(quadratic_products)
+#define quadratic_features COPY(quadratic_features)
 #define density_expand COPY(density_expand)
 #define density_reverse COPY(density_reverse)
 #define density_tangent COPY(density_tangent)

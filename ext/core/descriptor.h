@@ -1,8 +1,8 @@
 /* What the kernels know of a model: plain arrays, owned by the caller and filled by Python or by a model reader.
  *
- * The density coefficients of one centre are A[k][lm][n], n padded to a multiple of PADDING (n_stride). The
- * correlations read a compact copy of them, `component`, with the m of one channel q l side by side: component
- * `base + m` of a channel comes from A[component_source[base + m]].
+ * The density coefficients of one centre are A[k][lm][n], n padded to a multiple of PADDING (n_stride), with as many
+ * l for each channel k as are in use. The correlations read a compact copy of them, `component`, with the m of one
+ * channel q l side by side: component `base + m` of a channel comes from A[component_source[base + m]].
  *
  * Products T[base + M] = sum C[m1][m2][M] A[first + m1] A[second + m2] of two channels, coupled to any L, follow the
  * components in one array of `terms`. The feature of order 0 is the constant 1, those of order 1 are A[base], and
@@ -26,8 +26,13 @@ typedef struct {
     const double *spline;         /* [n_intervals][6][n_functions] */
     int n_stride;                 /* padded number of n of each l */
     const int32_t *radial_offset; /* [l_max + 1]: function of n = 0 */
-    const int32_t *n_blocks;      /* [l_max + 1]: blocks of PADDING radial functions in use at this l */
+    const int32_t *n_used;        /* [l_max + 1]: radial functions in use at this l, not increasing with l */
     const double *contraction;    /* [n_channels][n_species] */
+
+    /* density: channel k has the harmonics up to its last l with radial functions, n_stride numbers each */
+    size_t n_density;              /* numbers of A */
+    const int32_t *channel_offset; /* [n_channels] into A */
+    const int32_t *channel_n;      /* [n_channels][l_max + 1]: radial functions in use */
 
     /* correlations */
     int n_features, n_components;
@@ -50,17 +55,17 @@ typedef struct {
     const int32_t *coupling_m;     /* [n_entries][3] */
     const double *coupling_value;  /* [n_entries] */
 
+    /* orders 1 and 2 as matrices (quadratic.h); n_dense is 0 where that does not serve */
+    int n_dense;
+    const int32_t *dense_n;      /* [n_channels][l_max + 1]: radial functions that order 2 uses */
+    const int32_t *dense_place;  /* [dots][2] entries q' q and q q' of W_l */
+    const int32_t *order1_place; /* [n_order1] k n_stride + n */
+
     /* repulsive core (Ziegler, Biersack, Littmark), zero beyond core_outer; none where core_outer is NULL */
     const double *core_inner, *core_outer; /* [n_species][n_species] */
     const double *nuclear_charge;          /* [n_species] */
 
     harmonics_table harmonics;
 } descriptor;
-
-/* Number of doubles of A[k][lm][n]. */
-INLINE size_t density_size(const descriptor *d)
-{
-    return (size_t)d->n_channels * (d->l_max + 1) * (d->l_max + 1) * d->n_stride;
-}
 
 #endif

@@ -7,8 +7,9 @@
 struct worker {
     environment env[LANES];
     lanes *terms, *adjoint, *features, *weight, *sum, *gradient;
-    double *A, *A_adjoint, *species_density, *forces, *sums;
-    size_t gradient_capacity, forces_capacity, sums_capacity;
+    real *A, *A_adjoint, *coefficients, *products, *own_products; /* the last three: see quadratic.h */
+    double *forces, *virials, *sums;
+    size_t gradient_capacity, forces_capacity, virials_capacity, sums_capacity;
     size_t n_allocations;
     int ready;
 };
@@ -33,8 +34,8 @@ static void worker_free(worker *w)
 {
     for (int v = 0; v < LANES; v++)
         environment_free(&w->env[v]);
-    void *arrays[] = {w->terms, w->adjoint, w->features, w->weight,          w->sum,      w->gradient,
-                      w->A,     w->forces,  w->sums,     w->species_density, w->A_adjoint};
+    void *arrays[] = {w->terms,     w->adjoint,      w->features, w->weight,       w->sum,    w->gradient, w->A,
+                      w->A_adjoint, w->coefficients, w->products, w->own_products, w->forces, w->virials,  w->sums};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
 }
@@ -44,7 +45,7 @@ void evaluator_free(evaluator *e)
     for (int t = 0; t < e->n_workers; t++)
         worker_free(&e->workers[t]);
     void *arrays[] = {e->workers,       e->centre_structure, e->centre_atom, e->block_first,
-                      e->block_species, e->block_count,      e->first_atom,  e->atomic_virials};
+                      e->block_species, e->block_count,      e->first_atom,  e->coefficients};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
     *e = (evaluator){0};
@@ -59,17 +60,19 @@ static int worker_prepare(worker *w, const descriptor *d)
     w->features = allocate(d->n_features * sizeof(lanes));
     w->weight = allocate(d->n_features * sizeof(lanes));
     w->sum = allocate(d->n_features * sizeof(lanes));
-    w->A = allocate(density_size(d) * sizeof(double));
-    w->A_adjoint = allocate(density_size(d) * sizeof(double));
-    w->species_density = allocate(density_size(d) * sizeof(double));
-    w->n_allocations += 8;
+    w->A = allocate(d->n_density * sizeof(real));
+    w->A_adjoint = allocate(d->n_density * sizeof(real));
+    w->coefficients = allocate(quadratic_size(d) * sizeof(real));
+    w->products = allocate(quadratic_size(d) * sizeof(real));
+    w->own_products = allocate(quadratic_size(d) * sizeof(real));
+    w->n_allocations += 10;
     if (!w->terms || !w->adjoint || !w->features || !w->weight || !w->sum || !w->A || !w->A_adjoint ||
-        !w->species_density) {
+        !w->coefficients || !w->products || !w->own_products) {
         worker_free(w);
         *w = (worker){0};
         return OUT_OF_MEMORY;
     }
-    memset(w->A_adjoint, 0, density_size(d) * sizeof(double)); /* stays so where no feature reads A */
+    memset(w->A_adjoint, 0, d->n_density * sizeof(real)); /* stays so where no feature reads A */
     memset(w->terms, 0, d->n_terms * sizeof(lanes));
     w->ready = 1;
     return 0;
@@ -88,10 +91,9 @@ static int64_t arrange(evaluator *e, const descriptor *d, size_t n_structures, c
     for (int t = 0; t < d->n_species; t++)
         n_blocks += (count[t] + LANES - 1) / LANES;
 
-    size_t capacity[2] = {e->atom_capacity, e->atom_capacity}, blocks[2] = {e->block_capacity, e->block_capacity};
-    if (reserve((void **)&e->centre_structure, &capacity[0], n_atoms, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->centre_atom, &capacity[1], n_atoms, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->atomic_virials, &e->atom_capacity, n_atoms, 9 * sizeof(double), &e->n_allocations) ||
+    size_t capacity = e->atom_capacity, blocks[2] = {e->block_capacity, e->block_capacity};
+    if (reserve((void **)&e->centre_structure, &capacity, n_atoms, sizeof(int32_t), &e->n_allocations) ||
+        reserve((void **)&e->centre_atom, &e->atom_capacity, n_atoms, sizeof(int32_t), &e->n_allocations) ||
         reserve((void **)&e->block_first, &blocks[0], n_blocks, sizeof(int64_t), &e->n_allocations) ||
         reserve((void **)&e->block_species, &blocks[1], n_blocks, sizeof(int32_t), &e->n_allocations) ||
         reserve((void **)&e->block_count, &e->block_capacity, n_blocks, sizeof(int32_t), &e->n_allocations) ||
@@ -133,7 +135,7 @@ static int64_t arrange(evaluator *e, const descriptor *d, size_t n_structures, c
     return (int64_t)n_blocks;
 }
 
-/* Adds the features of a block to the sums of their structures; `sum` collects while the structure stays the same. */
+/* What is collected while structure and species of the centres stay the same. */
 typedef struct {
     int32_t structure, species;
 } collected;
@@ -143,6 +145,10 @@ static void flush(const descriptor *d, worker *w, const collected *now)
     if (now->structure < 0)
         return;
     double *sums = w->sums + ((size_t)now->structure * d->n_species + now->species) * d->n_features;
+    if (d->n_dense) {
+        quadratic_features(d, w->products, sums);
+        return;
+    }
     for (int f = 0; f < d->n_features; f++) {
         double total = 0;
         for (int v = 0; v < LANES; v++)
@@ -151,9 +157,20 @@ static void flush(const descriptor *d, worker *w, const collected *now)
     }
 }
 
+static void collect(const descriptor *d, worker *w, int32_t structure, int species, collected *now)
+{
+    if (structure == now->structure && species == now->species)
+        return;
+    flush(d, w, now);
+    *now = (collected){structure, species};
+    if (d->n_dense)
+        memset(w->products, 0, quadratic_size(d) * sizeof(real));
+    else
+        memset(w->sum, 0, d->n_features * sizeof(lanes));
+}
+
 /* Energies of the lanes, and features added to `sum` where it is given, in one reading of the features. */
-static void contract(int n_features, const lanes *features, const double *weight, const lanes *lane_weight, lanes *sum,
-                     double *energy)
+static lanes contract(int n_features, const lanes *features, const double *weight, const lanes *lane_weight, lanes *sum)
 {
     lanes total = {0};
     if (lane_weight != NULL)
@@ -170,13 +187,13 @@ static void contract(int n_features, const lanes *features, const double *weight
     if (lane_weight != NULL && sum != NULL)
         for (int f = 0; f < n_features; f++)
             sum[f] += features[f];
-    memcpy(energy, &total, sizeof total);
+    return total;
 }
 
 /* Where the features of a block are collected: in `sum`, as long as all its lanes belong to one structure and it
  * stays the same; else NULL, and they have been added to the sums of their structures. */
-static lanes *collect(const descriptor *d, worker *w, const int32_t *centre_structure, int count, int species,
-                      collected *now)
+static lanes *collect_block(const descriptor *d, worker *w, const int32_t *centre_structure, int count, int species,
+                            collected *now)
 {
     int whole = count == LANES;
     for (int v = 1; v < count; v++)
@@ -189,46 +206,100 @@ static lanes *collect(const descriptor *d, worker *w, const int32_t *centre_stru
         }
         return NULL;
     }
-    if (centre_structure[0] != now->structure || species != now->species) {
-        flush(d, w, now);
-        now->structure = centre_structure[0];
-        now->species = species;
-        memset(w->sum, 0, d->n_features * sizeof(lanes));
-    }
+    collect(d, w, centre_structure[0], species, now);
     return w->sum;
 }
 
-/* Adds dE_i/dr_ij of one centre to the forces of its structure, and its part of the virial. */
+/* Adds dE_i/dr_ij of one centre to the forces of its structure and to its virial. */
 static void scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial)
 {
-    double own[3] = {0, 0, 0}, sum[9] = {0};
-    for (int b = 0; b < env->n_blocks; b++)
-        for (int v = 0; v < env->count[b]; v++) {
+    double own[3] = {0, 0, 0};
+    lanes sum[9];
+    for (int p = 0; p < 9; p++)
+        sum[p] = (lanes){0};
+    for (int b = 0; b < env->n_blocks; b++) {
+        const lanes *g = gradient + 3 * b;
+        for (int c = 0; c < 3; c++) {
+            const lanes x = env->unit[3 * b + c] * env->distance[b];
+            for (int a = 0; a < 3; a++)
+                sum[3 * c + a] += x * g[a];
+        }
+        for (int v = 0; v < real_neighbours(env, b); v++) {
             double *f = forces + 3 * env->index[b * LANES + v];
-            const double r = 1 / env->inverse_r[b][v];
             for (int a = 0; a < 3; a++) {
-                const double g = gradient[3 * b + a][v];
-                f[a] -= g;
-                own[a] += g;
-                for (int c = 0; c < 3; c++)
-                    sum[3 * c + a] -= env->unit[3 * b + c][v] * r * g;
+                f[a] -= g[a][v];
+                own[a] += g[a][v];
             }
         }
+    }
     for (int a = 0; a < 3; a++)
         forces[3 * i + a] += own[a];
-    memcpy(virial, sum, sizeof sum);
+    for (int p = 0; p < 9; p++)
+        for (int v = 0; v < LANES; v++)
+            virial[p] -= sum[p][v];
 }
 
-static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, const structure *structures,
-                          int64_t block, const evaluation *what, collected *now)
+/* Forces and virial of one centre from the adjoint of its density. */
+static int reverse(const evaluator *e, const descriptor *d, worker *w, const environment *env, int32_t structure,
+                   int32_t atom, int with_core)
+{
+    if (reserve((void **)&w->gradient, &w->gradient_capacity, env->n_blocks, 3 * sizeof(lanes), &w->n_allocations))
+        return OUT_OF_MEMORY;
+    if (!with_core && env->n_blocks > 0) /* any adjoint of the features: the core is not one of them */
+        memset(env->core_slope, 0, env->n_blocks * sizeof(lanes));
+    density_reverse(d, env, w->A_adjoint, w->gradient);
+    scatter(env, w->gradient, atom, w->forces + 3 * e->first_atom[structure], w->virials + 9 * (size_t)structure);
+    return 0;
+}
+
+/* A block of centres of a model of orders 0 to 2, one after the other. */
+static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, const structure *structures,
+                           int64_t block, const evaluation *what, collected *now)
+{
+    const int species = e->block_species[block];
+    const int with_gradient = what->forces != NULL || what->virials != NULL;
+    environment *env = &w->env[0];
+    for (int64_t c = e->block_first[block]; c < e->block_first[block] + e->block_count[block]; c++) {
+        const int32_t structure = e->centre_structure[c], atom = e->centre_atom[c];
+        const size_t i = e->first_atom[structure] + atom;
+        if (environment_gather(d, &structures[structure], atom, env))
+            return OUT_OF_MEMORY;
+        density_expand(d, env, w->A);
+        const real *coefficients = (const real *)e->coefficients + (size_t)species * quadratic_size(d);
+        if (what->adjoint != NULL) {
+            quadratic_weights(d, what->adjoint + i * d->n_features, w->coefficients);
+            coefficients = w->coefficients;
+        }
+        const double energy = quadratic_energy(d, coefficients, w->A, with_gradient ? w->A_adjoint : NULL);
+        if (what->atomic_energies != NULL)
+            what->atomic_energies[i] = energy + (what->weights == NULL ? 0 : env->core_energy);
+        if (what->sums != NULL) {
+            collect(d, w, structure, species, now);
+            quadratic_products(d, w->A, w->products);
+        }
+        if (what->features != NULL) {
+            memset(w->own_products, 0, quadratic_size(d) * sizeof(real));
+            memset(what->features + i * d->n_features, 0, d->n_features * sizeof(double));
+            quadratic_products(d, w->A, w->own_products);
+            quadratic_features(d, w->own_products, what->features + i * d->n_features);
+        }
+        if (with_gradient && reverse(e, d, w, env, structure, atom, what->weights != NULL))
+            return OUT_OF_MEMORY;
+    }
+    return 0;
+}
+
+/* A block of centres of any model, side by side in lanes. */
+static int block_correlations(const evaluator *e, const descriptor *d, worker *w, const structure *structures,
+                              int64_t block, const evaluation *what, collected *now)
 {
     const int species = e->block_species[block], count = e->block_count[block];
     const int32_t *of = e->centre_structure + e->block_first[block], *atom = e->centre_atom + e->block_first[block];
-    const int reverse = what->forces != NULL || what->virials != NULL;
+    const int with_gradient = what->forces != NULL || what->virials != NULL;
     for (int v = 0; v < count; v++) {
         if (environment_gather(d, &structures[of[v]], atom[v], &w->env[v]))
             return OUT_OF_MEMORY;
-        density_expand(d, &w->env[v], w->species_density, w->A);
+        density_expand(d, &w->env[v], w->A);
         correlations_load(d, w->A, v, w->terms);
     }
     const double *weight = what->weights == NULL ? NULL : what->weights + (size_t)species * d->n_features;
@@ -240,11 +311,11 @@ static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, co
         }
         correlations_reverse(d, w->terms, w->weight, w->features, w->adjoint);
     } else {
-        correlations_evaluate(d, w->terms, weight, w->features, reverse ? w->adjoint : NULL);
+        correlations_evaluate(d, w->terms, weight, w->features, with_gradient ? w->adjoint : NULL);
     }
-    double energy[LANES];
-    lanes *sum = what->sums == NULL ? NULL : collect(d, w, of, count, species, now);
-    contract(d->n_features, w->features, weight, weight == NULL ? w->weight : NULL, sum, energy);
+    lanes energy;
+    lanes *sum = what->sums == NULL ? NULL : collect_block(d, w, of, count, species, now);
+    energy = contract(d->n_features, w->features, weight, weight == NULL ? w->weight : NULL, sum);
     for (int v = 0; what->atomic_energies != NULL && v < count; v++)
         what->atomic_energies[e->first_atom[of[v]] + atom[v]] =
             energy[v] + (weight == NULL ? 0 : w->env[v].core_energy);
@@ -254,16 +325,10 @@ static int block_evaluate(const evaluator *e, const descriptor *d, worker *w, co
             for (int f = 0; f < d->n_features; f++)
                 row[f] = w->features[f][v];
         }
-    for (int v = 0; reverse && v < count; v++) {
-        const environment *env = &w->env[v];
-        const size_t i = e->first_atom[of[v]] + atom[v];
-        if (reserve((void **)&w->gradient, &w->gradient_capacity, env->n_blocks, 3 * sizeof(lanes), &w->n_allocations))
-            return OUT_OF_MEMORY;
-        if (weight == NULL && env->n_blocks > 0) /* any adjoint of the features: the core is not one of them */
-            memset(env->core_slope, 0, env->n_blocks * sizeof(lanes));
+    for (int v = 0; with_gradient && v < count; v++) {
         correlations_store(d, w->adjoint, v, w->A_adjoint);
-        density_reverse(d, env, w->A_adjoint, w->species_density, w->gradient);
-        scatter(env, w->gradient, atom[v], w->forces + 3 * e->first_atom[of[v]], e->atomic_virials + 9 * i);
+        if (reverse(e, d, w, &w->env[v], of[v], atom[v], weight != NULL))
+            return OUT_OF_MEMORY;
     }
     return 0;
 }
@@ -278,6 +343,10 @@ static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size
             return OUT_OF_MEMORY;
         if (n_atoms > 0)
             memset(w->forces, 0, n_atoms * 3 * sizeof(double));
+        if (reserve((void **)&w->virials, &w->virials_capacity, n_structures, 9 * sizeof(double), &w->n_allocations))
+            return OUT_OF_MEMORY;
+        if (n_structures > 0)
+            memset(w->virials, 0, n_structures * 9 * sizeof(double));
     }
     if (what->sums != NULL) {
         if (reserve((void **)&w->sums, &w->sums_capacity, n_sums, sizeof(double), &w->n_allocations))
@@ -285,6 +354,16 @@ static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size
         if (n_sums > 0)
             memset(w->sums, 0, n_sums * sizeof(double));
     }
+    return 0;
+}
+
+static int prepare_coefficients(evaluator *e, const descriptor *d, const double *weights)
+{
+    const size_t size = quadratic_size(d);
+    if (reserve(&e->coefficients, &e->coefficients_capacity, d->n_species * size, sizeof(real), &e->n_allocations))
+        return OUT_OF_MEMORY;
+    for (int t = 0; t < d->n_species; t++)
+        quadratic_weights(d, weights + (size_t)t * d->n_features, (real *)e->coefficients + t * size);
     return 0;
 }
 
@@ -296,6 +375,8 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
         return OUT_OF_MEMORY;
     if (n_threads > n_blocks)
         n_threads = n_blocks > 0 ? (int)n_blocks : 1;
+    if (d->n_dense && what->weights != NULL && prepare_coefficients(e, d, what->weights))
+        return OUT_OF_MEMORY;
     const int64_t n_atoms = e->first_atom[n_structures], n_sums = (int64_t)n_structures * d->n_species * d->n_features;
     int failed = 0;
 
@@ -307,7 +388,8 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
             collected now = {-1, -1};
             int error = worker_begin(e, d, w, n_structures, what);
             for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
-                error = block_evaluate(e, d, w, structures, b, what, &now);
+                error = d->n_dense ? block_quadratic(e, d, w, structures, b, what, &now)
+                                   : block_correlations(e, d, w, structures, b, what, &now);
             if (!error && what->sums != NULL)
                 flush(d, w, &now);
             if (error) {
@@ -337,12 +419,11 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
     }
     if (failed)
         return OUT_OF_MEMORY;
-    for (size_t s = 0; what->virials != NULL && s < n_structures; s++) {
-        double virial[9] = {0};
-        for (int64_t i = e->first_atom[s]; i < e->first_atom[s + 1]; i++)
-            for (int a = 0; a < 9; a++)
-                virial[a] += e->atomic_virials[9 * i + a];
-        memcpy(what->virials + 9 * s, virial, sizeof virial);
+    for (size_t s = 0; what->virials != NULL && s < 9 * n_structures; s++) {
+        double virial = 0;
+        for (int u = 0; u < n_threads; u++)
+            virial += e->workers[u].virials[s];
+        what->virials[s] = virial;
     }
     return 0;
 }

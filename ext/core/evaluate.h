@@ -8,6 +8,7 @@
 
 #include "correlations.h"
 #include "density.h"
+#include "quadratic.h"
 
 typedef struct worker worker;
 struct kernels;
@@ -22,8 +23,9 @@ typedef struct {
     int32_t *block_species, *block_count;
     int64_t *first_atom; /* [n_structures + 1] */
     size_t structure_capacity;
-    double *atomic_virials; /* [n_atoms][9] */
-    size_t n_allocations;   /* how often memory was taken: stays put at a given size */
+    void *coefficients; /* [n_species] of quadratic.h */
+    size_t coefficients_capacity;
+    size_t n_allocations; /* how often memory was taken: stays put at a given size */
 } evaluator;
 
 /* Arrays run over all atoms of all structures in order. Any output may be NULL.

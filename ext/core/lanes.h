@@ -23,7 +23,24 @@ enum { LANES = 2 };
 
 enum { PADDING = 8, L_MAX = 8, N_LM_MAX = (L_MAX + 1) * (L_MAX + 1) };
 
-typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
+typedef double real;
+#define SPLINE spline
+typedef real lanes __attribute__((vector_size(LANES * sizeof(real))));
+
+/* a0 b0 a1 b1 ... of the lower and of the upper halves of two vectors */
+INLINE void interleave(lanes a, lanes b, lanes *lower, lanes *upper)
+{
+#if defined(__AVX512F__)
+    *lower = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    *upper = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#elif defined(__AVX__)
+    *lower = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    *upper = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#else
+    *lower = __builtin_shufflevector(a, b, 0, 2);
+    *upper = __builtin_shufflevector(a, b, 1, 3);
+#endif
+}
 
 INLINE size_t round_up(size_t n)
 {

@@ -7,7 +7,8 @@
 
 typedef struct {
     environment env;
-    double *A, *species_density, *terms, *tangent, *features;
+    real *A, *tangent;
+    double *terms, *features;
     jacobian_row *jacobian;
     lanes *slope; /* directions of the neighbours, or d(component)/dr of one block [n_components][3] */
     size_t slope_capacity;
@@ -16,7 +17,7 @@ typedef struct {
 static void scratch_free(scratch *w)
 {
     environment_free(&w->env);
-    void *arrays[] = {w->A, w->species_density, w->terms, w->tangent, w->features, w->jacobian, w->slope};
+    void *arrays[] = {w->A, w->terms, w->tangent, w->features, w->jacobian, w->slope};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
 }
@@ -33,15 +34,14 @@ static int scratch_reserve_slope(scratch *w, size_t n)
 
 static int scratch_prepare(scratch *w, const descriptor *d)
 {
-    const size_t bytes = round_up(density_size(d)) * sizeof(double);
+    const size_t bytes = round_up(d->n_density) * sizeof(real);
     *w = (scratch){0};
     w->A = aligned_alloc(64, bytes);
-    w->species_density = aligned_alloc(64, bytes);
     w->tangent = aligned_alloc(64, bytes);
     w->terms = malloc(d->n_terms * sizeof(double));
     w->features = malloc(d->n_features * sizeof(double));
     w->jacobian = malloc(d->n_features * sizeof(jacobian_row));
-    if (!w->A || !w->species_density || !w->tangent || !w->terms || !w->features || !w->jacobian)
+    if (!w->A || !w->tangent || !w->terms || !w->features || !w->jacobian)
         return OUT_OF_MEMORY;
     return scratch_reserve_slope(w, 3 * (size_t)d->n_components);
 }
@@ -50,7 +50,7 @@ static int centre_jacobian(const descriptor *d, const structure *s, size_t i, sc
 {
     if (environment_gather(d, s, i, &w->env))
         return OUT_OF_MEMORY;
-    density_expand(d, &w->env, w->species_density, w->A);
+    density_expand(d, &w->env, w->A);
     for (int c = 0; c < d->n_components; c++)
         w->terms[c] = w->A[d->component_source[c]];
     correlations_jacobian(d, w->terms, w->features, w->jacobian);
@@ -116,8 +116,12 @@ static void component_slopes(const descriptor *d, const environment *env, int b,
         density_block_tangent block;
         const lanes zero = {0}, one = zero + 1.0;
         block_tangent(d, env, b, a == 0 ? one : zero, a == 1 ? one : zero, a == 2 ? one : zero, &block);
-        for (int c = 0; c < d->n_components; c++) {
-            const double u = d->contraction[d->component_channel[c] * d->n_species + env->species[b]];
+        lanes u = zero;
+        for (int c = 0, channel = -1; c < d->n_components; c++) {
+            if (d->component_channel[c] != channel) {
+                channel = d->component_channel[c];
+                channel_weight(d, env, channel, b, &u);
+            }
             const size_t function = (size_t)b * d->n_functions + d->component_function[c];
             const int lm = d->component_lm[c];
             slope[3 * c + a] = u * (env->radial[function] * block.angular[lm] +
@@ -176,8 +180,8 @@ int evaluate_design(const descriptor *d, const structure *s, double *features, d
                 const int n = d->n_features - tile < TILE ? d->n_features - tile : TILE;
                 lanes out[TILE * 3];
                 feature_slopes(w.jacobian + tile, n, w.slope, out);
-                for (int v = 0; v < env->count[b]; v++) {
-                    const double r = 1 / env->inverse_r[b][v];
+                for (int v = 0; v < real_neighbours(env, b); v++) {
+                    const double r = env->distance[b][v];
                     for (int a = 0; forces && a < 3; a++) {
                         double *other = forces + (3 * (size_t)env->index[b * LANES + v] + a) * width + column + tile;
                         double *own = forces + (3 * i + a) * width + column + tile;

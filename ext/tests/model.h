@@ -25,7 +25,8 @@ typedef struct {
     descriptor d;
     _Alignas(64) double spline[MODEL_N_INTERVALS][6][PADDING];
     double contraction[MODEL_N_CHANNELS][MODEL_N_SPECIES];
-    int32_t radial_offset[MODEL_L_MAX + 1], n_blocks[MODEL_L_MAX + 1];
+    int32_t radial_offset[MODEL_L_MAX + 1], n_used[MODEL_L_MAX + 1];
+    int32_t channel_offset[MODEL_N_CHANNELS], channel_n[MODEL_N_CHANNELS * (MODEL_L_MAX + 1)];
     int32_t component_source[MODEL_N_COMPONENTS], component_function[MODEL_N_COMPONENTS];
     int32_t component_lm[MODEL_N_COMPONENTS], component_channel[MODEL_N_COMPONENTS];
     int32_t order0_feature[1], order1_base[MODEL_N_Q], order1_feature[MODEL_N_Q];
@@ -213,7 +214,7 @@ static inline model *model_new(double cutoff, int core)
     memcpy(m->contraction, u, sizeof u);
     d->contraction = &m->contraction[0][0];
     for (int l = 0; l <= MODEL_L_MAX; l++) {
-        m->n_blocks[l] = 1;
+        m->n_used[l] = m->channel_n[l] = m->channel_n[MODEL_L_MAX + 1 + l] = MODEL_N_RADIAL;
     }
     for (int q = 0; q < MODEL_N_Q; q++) {
         for (int lm = 0; lm < MODEL_N_LM; lm++) {
@@ -226,7 +227,11 @@ static inline model *model_new(double cutoff, int core)
     }
     d->n_components = MODEL_N_COMPONENTS;
     d->radial_offset = m->radial_offset;
-    d->n_blocks = m->n_blocks;
+    d->n_used = m->n_used;
+    m->channel_offset[1] = MODEL_N_LM * PADDING;
+    d->channel_offset = m->channel_offset;
+    d->channel_n = m->channel_n;
+    d->n_density = MODEL_N_CHANNELS * MODEL_N_LM * PADDING;
     d->component_source = m->component_source;
     d->component_function = m->component_function;
     d->component_lm = m->component_lm;

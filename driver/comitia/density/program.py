@@ -4,7 +4,7 @@ import numpy as np
 
 from comitia.density.couplings import real_coupling
 
-LANES = 8
+PADDING = 8  # rows of radial functions, as in ext/core/lanes.h
 
 
 def _sparse(coupling):
@@ -17,6 +17,47 @@ def _sparse(coupling):
 def _columns(rows, n):
     """The columns of a list of tuples of n numbers; n empty ones where there are none."""
     return list(zip(*rows, strict=True)) if rows else [()] * n
+
+
+def _padded(n):
+    return -(-n // PADDING) * PADDING
+
+
+def _radial_functions(channels, n_channels, n_radial, l_max):
+    """(n_channels, l_max + 1) number of radial functions that (l, q) in `channels` ask of each pseudo-species."""
+    number = np.zeros((n_channels, l_max + 1), int)
+    for l, q in channels:
+        k, n = divmod(q, n_radial)
+        number[k, l] = max(number[k, l], n + 1)
+    return number
+
+
+def _quadratic(features, n_channels, n_radial, l_max, n_stride, dot_feature):
+    """Places of the features of orders 1 and 2 in matrices W_l[q', q] (ext/core/quadratic.h).
+
+    `n_dense` is 0 where the kernel had better go from feature to feature: for higher orders, and where so few of the
+    pairs q' q are features that the matrices would be more work.
+    """
+    order1 = features[features[:, 0] == 1]
+    k, n = np.divmod(order1[:, 1], n_radial)
+    arrays = {"order1_place": np.asarray(k * n_stride + n, np.int32)}
+    dots = features[np.asarray(dot_feature, int)].reshape(-1, features.shape[1])
+    pairs = {(int(l), int(q)) for row in dots for q, l in ((row[1], row[2]), (row[3], row[4]))}
+    dense_n = _radial_functions(pairs, n_channels, n_radial, l_max)
+    arrays["dense_n"] = np.asarray(dense_n.ravel(), np.int32)
+    columns = _padded(dense_n)  # of each pseudo-species at each l
+    rows, widths = dense_n.sum(axis=0), columns.sum(axis=0)
+    multiplications = (2 * np.arange(l_max + 1) + 1) @ (rows * widths)
+    if features[:, 0].max() > 2 or multiplications > 6 * (2 * dots[:, 2] + 1).sum():
+        return arrays | {"n_dense": 0, "dense_place": np.zeros(0, np.int32)}
+    start = np.append(0, np.cumsum(rows * widths))
+    first_row = np.cumsum(dense_n, axis=0) - dense_n
+    first_column = np.cumsum(columns, axis=0) - columns
+    l = dots[:, 2]
+    k, n = np.divmod(dots[:, [1, 3]].T, n_radial)
+    row, column = first_row[k, l] + n, first_column[k, l] + n
+    place = start[l] + row * widths[l] + column[::-1]
+    return arrays | {"n_dense": int(start[-1]), "dense_place": np.asarray(place.T.ravel(), np.int32)}
 
 
 class _Products:
@@ -50,14 +91,12 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
     -------
     dict of int32 arrays and ints, named as in ext/core/descriptor.h, and the reals `coupling_value`, `dot_scale`.
     """
-    n_lm = (l_max + 1) ** 2
     channels = sorted({(int(row[c + 1]), int(row[c])) for row in features for c in (1, 3, 5, 7) if row[c] >= 0})
-    used = np.zeros(l_max + 1, int)  # radial functions in use at each l
-    for l, q in channels:
-        used[l] = max(used[l], q % n_radial + 1)
-    used = np.maximum.accumulate(used[::-1])[::-1]  # not increasing with l, as the kernel wants
-    n_blocks = -(-used // LANES)
-    n_stride = int(LANES * max(n_blocks.max(), 1))
+    channel_n = _radial_functions(channels, n_channels, n_radial, l_max)
+    used = np.maximum.accumulate(channel_n.max(axis=0)[::-1])[::-1]  # not increasing with l
+    n_stride = _padded(max(used.max(), 1))
+    n_l = np.where(channel_n > 0, np.arange(1, l_max + 2), 0).max(axis=1)
+    channel_offset = np.append(0, np.cumsum(n_l**2 * n_stride))
 
     base, size = {}, 0
     columns = {"source": [], "function": [], "lm": [], "channel": []}
@@ -66,7 +105,7 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
         base[q, l] = size
         k, n = divmod(q, n_radial)
         for lm in range(l * l, (l + 1) ** 2):
-            columns["source"].append((k * n_lm + lm) * n_stride + n)
+            columns["source"].append(channel_offset[k] + lm * n_stride + n)
             columns["function"].append(radial_offset[l] + n)
             columns["lm"].append(lm)
             columns["channel"].append(k)
@@ -97,7 +136,9 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
     entries = [_sparse(real_coupling(*ls)) for ls in product.couplings]
     integers = {
         "radial_offset": radial_offset,
-        "n_blocks": n_blocks,
+        "n_used": used,
+        "channel_n": channel_n,
+        "channel_offset": channel_offset[:-1],
         "component_source": columns["source"],
         "component_function": columns["function"],
         "component_lm": columns["lm"],
@@ -122,4 +163,5 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
     arrays = {name: np.ascontiguousarray(np.ravel(value), np.int32) for name, value in integers.items()}
     arrays["coupling_value"] = np.concatenate([value for _, value in entries]) if entries else np.zeros(0)
     arrays["dot_scale"] = np.array(dot_scale, float)
-    return arrays | {"n_stride": n_stride, "n_terms": product.n_terms}
+    sizes = {"n_stride": n_stride, "n_density": int(channel_offset[-1]), "n_terms": product.n_terms}
+    return arrays | sizes | _quadratic(features, n_channels, n_radial, l_max, n_stride, dot_feature)

@@ -1,0 +1,238 @@
+#include "environment.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void environment_free(environment *env)
+{
+    void *arrays[] = {env->index,     env->species,   env->unit,   env->distance,     env->inverse_r,
+                      env->harmonics, env->functions, env->radial, env->slope,        env->core_slope,
+                      env->gathered,  env->neighbour, env->vector, env->slopes_of_one};
+    for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
+        free(arrays[a]);
+    *env = (environment){0};
+}
+
+/* Replaces an array by a larger one; nothing is kept. */
+static int grow(void *array, size_t bytes)
+{
+    void *grown = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (grown == NULL)
+        return OUT_OF_MEMORY;
+    free(*(void **)array);
+    *(void **)array = grown;
+    return 0;
+}
+
+static int reserve_gathered(environment *env, size_t n)
+{
+    if (n <= (size_t)env->gathered_capacity)
+        return 0;
+    n = n + n / 4 + 32;
+    if (grow(&env->gathered, n * 4 * sizeof(double)) || grow(&env->neighbour, n * sizeof(int32_t)))
+        return OUT_OF_MEMORY;
+    env->gathered_capacity = (int)n;
+    return 0;
+}
+
+static int reserve_blocks(const descriptor *d, environment *env, int n)
+{
+    if (n <= env->block_capacity)
+        return 0;
+    n += n / 4 + 2;
+    const size_t one = n * sizeof(lanes), n_lm = (size_t)(d->l_max + 1) * (d->l_max + 1), n_functions = d->n_functions;
+    env->block_capacity = 0;
+    if (grow(&env->index, n * LANES * sizeof(int32_t)) || grow(&env->species, n * LANES * sizeof(int32_t)) ||
+        grow(&env->vector, n * LANES * 3 * sizeof(double)) || grow(&env->unit, 3 * one) || grow(&env->distance, one) ||
+        grow(&env->inverse_r, one) || grow(&env->core_slope, one) || grow(&env->harmonics, n_lm * one) ||
+        grow(&env->functions, n_functions * one) || grow(&env->radial, n_functions * one) ||
+        grow(&env->slope, n_functions * one) || grow(&env->slopes_of_one, n_functions * sizeof(lanes)))
+        return OUT_OF_MEMORY;
+    env->block_capacity = n;
+    return 0;
+}
+
+/* Half the repulsion of a pair and its slope: universal screened Coulomb potential (Ziegler, Biersack, Littmark,
+ * The Stopping and Range of Ions in Solids, 1985), switched off by a septic between `inner` and `outer`. */
+static double half_core(double z_i, double z_j, double inner, double outer, double r, double *slope)
+{
+    static const double weight[4] = {0.18175, 0.50986, 0.28022, 0.02817};
+    static const double decay[4] = {3.19980, 0.94229, 0.40290, 0.20162};
+    const double coulomb = 14.399645; /* e^2 / (4 pi epsilon_0), eV Å */
+    double length = 0.46850 / (pow(z_i, 0.23) + pow(z_j, 0.23));
+    double screening = 0, screening_slope = 0;
+    for (int k = 0; k < 4; k++) {
+        double term = weight[k] * exp(-decay[k] * r / length);
+        screening += term;
+        screening_slope -= decay[k] / length * term;
+    }
+    double prefactor = 0.5 * coulomb * z_i * z_j / r;
+    double value = prefactor * screening, value_slope = prefactor * (screening_slope - screening / r);
+    if (r <= inner) {
+        *slope = value_slope;
+        return value;
+    }
+    double x = (r - inner) / (outer - inner);
+    double off = 1 - x * x * x * x * (35 - x * (84 - x * (70 - 20 * x)));
+    double off_slope = -140 * x * x * x * (1 - x) * (1 - x) * (1 - x) / (outer - inner);
+    *slope = value_slope * off + value * off_slope;
+    return value * off;
+}
+
+static void add_core(const descriptor *d, int species, environment *env, int b)
+{
+    for (int v = 0; v < real_neighbours(env, b); v++) {
+        const int t = env->species[b * LANES + v], pair = species * d->n_species + t;
+        if (env->distance[b][v] < d->core_outer[pair]) {
+            double slope;
+            env->core_energy += half_core(d->nuclear_charge[species], d->nuclear_charge[t], d->core_inner[pair],
+                                          d->core_outer[pair], env->distance[b][v], &slope);
+            env->core_slope[b][v] = slope;
+        }
+    }
+}
+
+/* Finds the neighbours inside the cutoff; returns their number. */
+static int within_cutoff(const descriptor *d, const structure *s, size_t i, environment *env, int *n_of)
+{
+    const neighbour_list *list = s->list;
+    const double *cell = s->cell, *centre = s->positions + 3 * i, limit = d->cutoff * d->cutoff;
+    int n = 0;
+    for (int64_t p = list->start[i]; p < list->start[i + 1]; p++) {
+        const int32_t j = list->neighbour[p], *shift = list->shift + 3 * p;
+        double *r = env->gathered + 4 * n, square = 0;
+        for (int a = 0; a < 3; a++) {
+            r[a] = s->positions[3 * j + a] - centre[a] + shift[0] * cell[a] + shift[1] * cell[3 + a] +
+                   shift[2] * cell[6 + a];
+            square += r[a] * r[a];
+        }
+        r[3] = square;
+        env->neighbour[n] = j;
+        if (square < limit) {
+            n++;
+            n_of[s->species[j]]++;
+        }
+    }
+    return n;
+}
+
+/* Sorts the neighbours by species and pads the last block. */
+static void sort(const descriptor *d, const structure *s, int n, const int *n_of, environment *env)
+{
+    int next[MAX_SPECIES];
+    const int padded = env->n_blocks * LANES;
+    double *x = env->vector, *y = x + padded, *z = y + padded;
+    env->first[0] = 0;
+    for (int t = 0; t < d->n_species; t++) {
+        next[t] = env->first[t];
+        env->first[t + 1] = env->first[t] + n_of[t];
+    }
+    for (int g = 0; g < n; g++) {
+        const int32_t j = env->neighbour[g];
+        const int place = next[s->species[j]]++;
+        env->index[place] = j;
+        env->species[place] = s->species[j];
+        x[place] = env->gathered[4 * g];
+        y[place] = env->gathered[4 * g + 1];
+        z[place] = env->gathered[4 * g + 2];
+    }
+    for (int place = n; place < padded; place++) {
+        env->index[place] = 0;
+        env->species[place] = env->species[n - 1];
+        x[place] = y[place] = 0;
+        z[place] = 1;
+    }
+}
+
+/* Values and slopes of the functions f ... f + LANES - 1 at position t inside one piece of the spline, by Horner. */
+INLINE void spline_at(const real *piece, int n_functions, int f, real t, real scale, real *value, real *slope)
+{
+    lanes c[6];
+    for (int p = 0; p < 6; p++)
+        c[p] = *(const lanes *)(piece + (size_t)p * n_functions + f);
+    lanes sum = c[5], derivative = c[5];
+    for (int p = 4; p > 0; p--) {
+        sum = sum * t + c[p];
+        derivative = derivative * t + sum;
+    }
+    *(lanes *)(value + f) = sum * t + c[0];
+    *(lanes *)(slope + f) = scale * derivative;
+}
+
+/* From neighbour v in row v, to function f in the lanes of out[f]. */
+INLINE void transpose(const real *rows, int stride, lanes *out)
+{
+    lanes row[LANES], next[LANES];
+    for (int v = 0; v < LANES; v++)
+        row[v] = *(const lanes *)(rows + (size_t)v * stride);
+    for (int round = 1; round < LANES; round *= 2) { /* each interleaves the rows v and v + LANES / 2 */
+        for (int v = 0; v < LANES / 2; v++)
+            interleave(row[v], row[v + LANES / 2], &next[2 * v], &next[2 * v + 1]);
+        for (int v = 0; v < LANES; v++)
+            row[v] = next[v];
+    }
+    for (int f = 0; f < LANES; f++)
+        out[f] = row[f];
+}
+
+static void fill_block(const descriptor *d, environment *env, int b)
+{
+    const int padded = env->n_blocks * LANES, count = real_neighbours(env, b);
+    const int each_l = d->l_max > 0 && d->radial_offset[1] != d->radial_offset[0];
+    const double *x = env->vector + b * LANES, *y = x + padded, *z = y + padded;
+    const double per_r = d->n_intervals / d->cutoff;
+    double position[LANES];
+    lanes unit[3], distance, inverse_r;
+    for (int v = 0; v < LANES; v++) {
+        const double r = sqrt(x[v] * x[v] + y[v] * y[v] + z[v] * z[v]), inverse = 1 / r;
+        position[v] = r * per_r;
+        unit[0][v] = x[v] * inverse;
+        unit[1][v] = y[v] * inverse;
+        unit[2][v] = z[v] * inverse;
+        distance[v] = r;
+        inverse_r[v] = inverse;
+    }
+    for (int v = count; v < LANES; v++)
+        distance[v] = inverse_r[v] = 0;
+    memcpy(env->unit + 3 * b, unit, sizeof unit);
+    env->distance[b] = distance;
+    env->inverse_r[b] = inverse_r;
+    env->core_slope[b] = (lanes){0};
+
+    real *functions = env->functions + (size_t)b * LANES * d->n_functions;
+    for (int l = 0; l <= (each_l ? d->l_max : 0); l++)
+        for (int f = d->radial_offset[l]; f < d->radial_offset[l] + d->n_used[l]; f += LANES) {
+            for (int v = 0; v < count; v++) {
+                const int interval = (int)position[v] < d->n_intervals ? (int)position[v] : d->n_intervals - 1;
+                spline_at(d->SPLINE + (size_t)interval * 6 * d->n_functions, d->n_functions, f,
+                          (real)(position[v] - interval), (real)per_r, functions + (size_t)v * d->n_functions,
+                          env->slopes_of_one + (size_t)v * d->n_functions);
+            }
+            for (int v = count; v < LANES; v++) {
+                *(lanes *)(functions + (size_t)v * d->n_functions + f) = (lanes){0};
+                *(lanes *)(env->slopes_of_one + (size_t)v * d->n_functions + f) = (lanes){0};
+            }
+            transpose(functions + f, d->n_functions, env->radial + (size_t)b * d->n_functions + f);
+            transpose(env->slopes_of_one + f, d->n_functions, env->slope + (size_t)b * d->n_functions + f);
+        }
+}
+
+int environment_gather(const descriptor *d, const structure *s, size_t i, environment *env)
+{
+    int n_of[MAX_SPECIES] = {0};
+    if (reserve_gathered(env, (size_t)(s->list->start[i + 1] - s->list->start[i]) + 1))
+        return OUT_OF_MEMORY;
+    env->n = within_cutoff(d, s, i, env, n_of);
+    env->n_blocks = (env->n + LANES - 1) / LANES;
+    env->core_energy = 0;
+    if (reserve_blocks(d, env, env->n_blocks))
+        return OUT_OF_MEMORY;
+    sort(d, s, env->n, n_of, env);
+    for (int b = 0; b < env->n_blocks; b++) {
+        fill_block(d, env, b);
+        if (d->core_outer != NULL)
+            add_core(d, s->species[i], env, b);
+    }
+    return 0;
+}

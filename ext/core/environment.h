@@ -1,0 +1,70 @@
+/* The environment of one centre: its neighbours inside the cutoff, in blocks of LANES. */
+#ifndef COMITIA_ENVIRONMENT_H
+#define COMITIA_ENVIRONMENT_H
+
+#include "descriptor.h"
+#include "neighbours.h"
+
+/* One structure of a batch. Positions in Å, cell vectors in rows, species as indices into those of the model. */
+typedef struct {
+    size_t n_atoms;
+    const int32_t *species;
+    const double *positions;
+    const double *cell;
+    const neighbour_list *list;
+} structure;
+
+enum { MAX_SPECIES = 128 };
+
+/* Neighbours are sorted by species (stable, so the order is that of the list: index, image). Only the last block is
+ * padded: with R = 0 and the unit vector z. */
+typedef struct {
+    int n, n_blocks;
+    int first[MAX_SPECIES + 1]; /* neighbours of species t: first[t] ... first[t + 1] - 1 */
+    int32_t *index, *species;   /* [n_blocks LANES] atom and its species */
+    lanes *unit;                /* [n_blocks][3] */
+    lanes *distance;            /* [n_blocks] r, 0 in the padding */
+    lanes *inverse_r;           /* [n_blocks] 1 / r, 0 in the padding */
+    lanes *harmonics;           /* [n_blocks][(l_max + 1)^2] Y_lm, filled by density_expand */
+    real *functions;            /* [n_blocks LANES][n_functions] R of one neighbour side by side */
+    lanes *radial, *slope;      /* [n_blocks][n_functions] R and dR/dr, a function in the lanes of its neighbours */
+    double core_energy;
+    lanes *core_slope; /* [n_blocks] dV/dr of half the core energy of each pair */
+    int block_capacity;
+
+    /* gathering, before the sort */
+    int gathered_capacity;
+    double *gathered; /* [n_gathered][4] r_ij, r^2 */
+    int32_t *neighbour;
+    double *vector;      /* [3][n_blocks LANES] r_ij after the sort */
+    real *slopes_of_one; /* [LANES][n_functions] */
+} environment;
+
+enum { OUT_OF_MEMORY = -1 };
+
+void environment_free(environment *env);
+
+/* Fills `env` for atom i of the structure. Returns 0 or OUT_OF_MEMORY. */
+int environment_gather(const descriptor *d, const structure *s, size_t i, environment *env);
+
+INLINE int real_neighbours(const environment *env, int b)
+{
+    return env->n - b * LANES < LANES ? env->n - b * LANES : LANES;
+}
+
+/* Contraction u[k][s] of the neighbours of block b; returns whether any is not zero. */
+INLINE int channel_weight(const descriptor *d, const environment *env, int k, int b, lanes *weight)
+{
+    const double *u = d->contraction + (size_t)k * d->n_species;
+    const int32_t *species = env->species + b * LANES;
+    lanes found = {0};
+    int any = 0;
+    for (int v = 0; v < LANES; v++) {
+        found[v] = (real)u[species[v]];
+        any |= u[species[v]] != 0;
+    }
+    *weight = found;
+    return any;
+}
+
+#endif
