@@ -32,16 +32,19 @@ def draw_calibration(calibration, path):
 )
 @click.option("--members", type=click.IntRange(1, 4096), help="Overrides `members`.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Overrides `threads`.")
+@click.option("--keep-sums", is_flag=True, default=None, help="Overrides `keep_sums`: another fit can go on from this.")
+@click.option("--previous", metavar="MODEL", help="Overrides `previous`: go on from MODEL with the new structures.")
 @click.option("--figure", metavar="F", type=click.Path(path_type=Path), help="Draw errors against uncertainties.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no table.")
-def command(settings, output, members, threads, figure, quiet):
+def command(settings, output, figure, quiet, **flags):
     """Fit a committee to energies, forces and virials; write MODEL and its report beside it (.json).
 
     Data files are looked for beside FIT.yaml, then in the current folder; MODEL is written to the current folder unless
-    -o says otherwise.
+    -o says otherwise. A fit that was killed goes on where it was when the same command is given again.
 
     \b
-    comitia fit FIT.yaml -o silicon.safetensors
+    comitia fit FIT.yaml -o silicon.safetensors --keep-sums
+    comitia fit MORE.yaml -o better.safetensors --previous silicon.safetensors
     """
     import msgspec
 
@@ -53,8 +56,7 @@ def command(settings, output, members, threads, figure, quiet):
     if figure is not None:
         check_destination(figure)
     loaded = load(settings, FitSettings)
-    flags = {name: value for name, value in (("members", members), ("threads", threads)) if value is not None}
-    loaded = msgspec.structs.replace(loaded, **flags)
+    loaded = msgspec.structs.replace(loaded, **{name: value for name, value in flags.items() if value is not None})
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show_warning

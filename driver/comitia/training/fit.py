@@ -25,7 +25,8 @@ from comitia.training.groups import MAX_GROUPS, deal_folds, make_groups
 from comitia.training.normal_equations import KINDS, NormalEquations, triangle_size
 from comitia.training.passes import accumulate, gradient_of, residuals
 from comitia.training.settings import check_settings
-from comitia.training.sums import PartialSums, sums_key
+from comitia.training.sums import PartialSums, digest, sums_key
+from comitia.training.update import EarlierFit, fingerprints, keep
 from comitia.training.validation import Evaluation, evaluate
 
 GRAM_BYTES = 2 << 30  # all group moments together
@@ -97,33 +98,54 @@ def _regularise(equations, allowed, shape, settings):
 class _Fit:
     """What the stages of one fit hand on to each other."""
 
-    def __init__(self, settings, split, stages, output):
+    def __init__(self, settings, split, stages, output, earlier=None):
+        self.settings, self.split, self.stages, self.earlier = settings, split, stages, earlier
+        self.n_threads = settings.threads or default_threads()
+        if earlier is None:
+            self._choose_terms()
+        else:
+            found = earlier.potential
+            self.descriptor, self.e0, self.core = found.descriptor, found.reference_energies, found.core
+            for s in (*split.training, *split.validation, *split.test):
+                check_species(s.atoms, found.species, s.origin)
+        self.targets = [
+            dataset.make_target(s, self.descriptor.species, self.e0, self.core, settings.weights)
+            for s in split.training
+        ]
+        self._deal()
+        key = earlier.index["key"] if earlier else ""
+        key = sums_key(self.descriptor, split.training, self.targets, self.group, key)
+        self.partial = PartialSums(output.with_suffix(".sums.partial"), key)
+
+    def _choose_terms(self):
+        """Descriptor, reference energies and core, from the training set."""
         from comitia.density import Descriptor
         from comitia.potential.baselines import ZBL
 
-        self.settings, self.split, self.stages = settings, split, stages
-        self.n_threads = settings.threads or default_threads()
-        self.species = _species(split)
-        self.constant = settings.reference_energies is None
+        settings, training = self.settings, self.split.training
+        species, constant = _species(self.split), settings.reference_energies is None
         basis = msgspec.structs.asdict(settings.basis)
-        self.descriptor = Descriptor.build(self.species, settings.cutoff, constant=self.constant, **basis)
-        self.e0 = dataset.reference_energies(split.training, self.species, settings.reference_energies)
+        self.descriptor = Descriptor.build(species, settings.cutoff, constant=constant, **basis)
+        self.e0 = dataset.reference_energies(training, species, settings.reference_energies)
         self.core = None
         if settings.core:
-            self.core = ZBL(self.species, *dataset.core_radii(split.training, self.species, settings.cutoff))
-        self.targets = [
-            dataset.make_target(s, self.species, self.e0, self.core, settings.weights) for s in split.training
-        ]
-        self.rng = np.random.default_rng([settings.seed, 1])
-        strata = [s.config_type for s in split.training]
+            self.core = ZBL(species, *dataset.core_radii(training, species, settings.cutoff))
+
+    def _deal(self):
+        """Which group every structure is in, and which groups are held out in which fold."""
+        settings, split = self.settings, self.split
+        rng, strata = np.random.default_rng([settings.seed, 1]), [s.config_type for s in split.training]
+        if self.earlier is not None:
+            dealt = self.earlier.groups(strata, split.blocks, settings.folds, rng)
+            self.group, self.names, self.stratum, self.folds = dealt
+            return
         fitting = GRAM_BYTES // (8 * triangle_size(self.descriptor.width))
-        self.group, self.stratum = make_groups(strata, split.blocks, self.rng, max(12, min(MAX_GROUPS, fitting)))
-        key = sums_key(self.descriptor, split.training, self.targets, self.group)
-        self.partial = PartialSums(output.with_suffix(".sums.partial"), key)
+        self.group, self.stratum = make_groups(strata, split.blocks, rng, max(12, min(MAX_GROUPS, fitting)))
+        self.names = [strata[np.argmax(self.group == group)] for group in range(len(self.stratum))]
         self.folds = np.full(len(self.stratum), -1)
         calibrating = [s for s in split.validation if s.energy is not None or s.forces is not None]
         if settings.validation is None or len(calibrating) < FEWEST_TO_CALIBRATE:
-            self.folds = deal_folds(self.stratum, min(settings.folds, len(self.stratum)), self.rng)
+            self.folds = deal_folds(self.stratum, min(settings.folds, len(self.stratum)), rng)
 
     def solve(self, equations):
         """Committee on all of the training set, and on what is left of it in each fold."""
@@ -159,6 +181,8 @@ class _Fit:
         stages, training = self.stages, self.split.training
         stream = DesignStream(self.descriptor, training, self.group, self.n_threads)
         equations = NormalEquations(len(self.stratum), self.descriptor.width)
+        if self.earlier is not None:
+            self.earlier.restore(equations)
         with stages.stage("design", len(training)) as step:
             accumulate(stream, self.targets, equations, step, self.partial)
         committee, fold_committees = self.solve(equations)
@@ -166,20 +190,40 @@ class _Fit:
             records, held_out, gradient = residuals(
                 stream, training, self.targets, self.folds, committee, fold_committees, step
             )
+        self.equations, self.committee, self.refinement = equations, committee, []
+        if self.earlier is None:
+            self._refine(stream, gradient)
+        else:
+            held_out = self.earlier.held_out + held_out
+        n_members = self.settings.members
+        self.training = Evaluation(records, n_members, True)
+        self.held_out = Evaluation(held_out, n_members, True) if held_out else None
+
+    def _refine(self, stream, gradient):
+        """Iterative refinement by the residuals of the rows themselves."""
         everything = np.ones(len(self.stratum), bool)
-        self.committee, change = refine(equations, everything, committee, gradient)
+        self.committee, change = refine(self.equations, everything, self.committee, gradient)
         self.refinement = [change]
         while len(self.refinement) < MOST_REFINEMENTS and change > SMALL_CHANGE:
-            refined, change = refine(
-                equations, everything, self.committee, gradient_of(stream, self.targets, self.committee)
-            )
+            gradient = gradient_of(stream, self.targets, self.committee)
+            refined, change = refine(self.equations, everything, self.committee, gradient)
             if change > 0.5 * self.refinement[-1]:  # rounding is all that is left
                 break
             self.committee = refined
             self.refinement.append(change)
-        n_members = self.settings.members
-        self.training = Evaluation(records, n_members, True)
-        self.held_out = Evaluation(held_out, n_members, True) if held_out else None
+
+    def finish(self, output, potential, data, held_out):
+        """The folder of partial sums goes, or becomes the one that another fit goes on from."""
+        if not self.settings.keep_sums:
+            self.partial.remove()
+            return
+        training, kept_out = fingerprints(self.split.training), [*self.split.validation, *self.split.test]
+        fitted = {"names": self.names, "stratum": self.stratum, "fold": self.folds, "structures": training}
+        fitted |= {"held": fingerprints(kept_out), "data": data}
+        if self.earlier is not None:
+            for name in ("structures", "held"):
+                fitted[name] = self.earlier.index[name] + fitted[name]
+        keep(output, potential, self.partial, self.equations, fitted, held_out)
 
     def potential(self, energy=UNCALIBRATED, forces=UNCALIBRATED, metadata=None):
         from comitia.potential import Potential
@@ -256,13 +300,19 @@ def fit(settings, directory=".", output=None, progress=True):
     output = Path(output) if output is not None else Path(f"{stem(settings.data)}.safetensors")
     data = find_input(directory, settings.data)
     _check_output(output, data)
+    earlier = EarlierFit(find_input(directory, settings.previous), settings) if settings.previous else None
     structures = read_structures(data, settings.keys)
-    _check_weights(settings, structures)
+    if earlier is None:
+        _check_weights(settings, structures)
+    else:
+        structures = earlier.new_among(structures, data)
     split = dataset.split(structures, settings, lambda name: find_input(directory, name))
-    if len(split.training) < 2:
+    if earlier is not None:
+        split = earlier.without_held(split)
+    if len(split.training) < (1 if earlier else 2):
         raise StructureError(f"{settings.data}: {len(split.training)} structures are left to train on; give more")
     with Stages(progress) as stages, threadpool_limits(1, "blas"):  # threads are ours: over structures and over fits
-        work = _Fit(settings, split, stages, output)
+        work = _Fit(settings, split, stages, output, earlier)
         work.run()
         validation = work.evaluate("validation", split.validation)
         test = work.evaluate("test", split.test)
@@ -273,17 +323,7 @@ def fit(settings, directory=".", output=None, progress=True):
     if settings.members > 1 and held_out is not None:
         energy, forces = held_out.calibrate()
     report = {
-        "data": {
-            "file": str(settings.data),
-            "sha256": dataset.fingerprint(split.training),
-            "structures": {
-                "training": len(split.training),
-                "validation": len(split.validation),
-                "test": len(split.test),
-            },
-            "atoms": sum(len(s.atoms) for s in split.training),
-            "config_types": sorted({s.config_type for s in split.training}),
-        },
+        "data": _data_report(settings, split, earlier),
         "units": UNITS,
         "settings": msgspec.to_builtins(settings),
         "features": {"per_species": work.descriptor.n_features, "columns": work.descriptor.width},
@@ -294,11 +334,30 @@ def fit(settings, directory=".", output=None, progress=True):
     }
     potential = work.potential(energy, forces, metadata=report)
     potential.save(output)
-    work.partial.remove()
+    work.finish(output, potential, report["data"], held_out.records if held_out is not None else [])
     seconds = {**stages.seconds, "total": time.perf_counter() - begin}
     written = {"model": str(output), **report, "seconds": seconds, "threads": work.n_threads}
     write_json(output.with_suffix(".json"), written)
     return FitResult(potential, written, output, held_out)
+
+
+def _data_report(settings, split, earlier):
+    """What the model was fitted to, that of earlier fits included."""
+    training, atoms = len(split.training), sum(len(s.atoms) for s in split.training)
+    types, sha256, added = {s.config_type for s in split.training}, dataset.fingerprint(split.training), {}
+    if earlier is not None:
+        old = earlier.index["data"]
+        added = {"previous": {"model": str(earlier.path), "structures": old["structures"]["training"], "added": training}}
+        training, atoms = training + old["structures"]["training"], atoms + old["atoms"]
+        types, sha256 = types | set(old["config_types"]), digest(old["sha256"], sha256)
+    return {
+        "file": str(settings.data),
+        "sha256": sha256,
+        "structures": {"training": training, "validation": len(split.validation), "test": len(split.test)},
+        "atoms": atoms,
+        "config_types": sorted(types),
+        **added,
+    }
 
 
 def _regularisation_report(work):

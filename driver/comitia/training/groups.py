@@ -7,6 +7,7 @@ per group, which bounds the memory: at most about `MAX_GROUPS` matrices of n_col
 """
 
 import collections
+import itertools
 
 import numpy as np
 
@@ -75,6 +76,34 @@ def make_groups(strata, blocks, rng, max_groups=MAX_GROUPS):
         group_stratum += [index] * n_groups
         used += n_groups
     return np.array([of_group[int(block)] for block in blocks]), np.array(group_stratum)
+
+
+def extend_groups(names, strata, blocks, rng, most_added=4):
+    """Deal the blocks of new frames at random into the groups of their stratum; a new stratum gets groups of its own.
+
+    Parameters
+    ----------
+    names : list of str, the stratum of each group that there is
+    strata, blocks : of the new frames
+    most_added : int, groups of a new stratum
+
+    Returns
+    -------
+    group : (n_frames,) int array
+    names : list of str, the stratum of each group
+    """
+    by_stratum, names, of_group = collections.defaultdict(list), list(names), {}
+    for block in dict.fromkeys(int(block) for block in blocks):
+        types = collections.Counter(strata[i] for i in np.flatnonzero(blocks == block))
+        by_stratum[types.most_common(1)[0][0]].append(block)
+    for stratum, members in by_stratum.items():
+        there = [group for group, name in enumerate(names) if name == stratum]
+        if not there:
+            there = list(range(len(names), len(names) + min(len(members), most_added)))
+            names += [stratum] * len(there)
+        for block, group in zip(rng.permutation(members), itertools.cycle(rng.permutation(there))):  # noqa: B905
+            of_group[int(block)] = int(group)
+    return np.array([of_group[int(block)] for block in blocks]), names
 
 
 def deal_folds(group_stratum, n_folds, rng):

@@ -67,6 +67,8 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups : frames that are drawn together
     core : whether a repulsive ZBL core acts below the closest contacts of the data
     threads : number of threads; by default all cores
+    keep_sums : whether the sums are kept beside the model, in MODEL_STEM.sums, for a fit that goes on from this one
+    previous : model file with its sums kept: the fit goes on from it, and looks at the structures that are new only
     """
 
     data: str
@@ -85,6 +87,8 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups: Groups = Groups()
     core: bool = True
     threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)] | None = None
+    keep_sums: bool = False
+    previous: str | None = None
 
 
 def check_settings(settings):

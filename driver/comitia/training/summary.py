@@ -47,6 +47,9 @@ def fit_lines(report):
     structures, calibration = report["data"]["structures"], report["calibration"]
     chosen, seconds = report["regularisation"], report["seconds"]
     counts = ", ".join(f"{number} {name}" for name, number in structures.items() if number)
+    previous = report["data"].get("previous")
+    if previous:
+        counts += f" ({previous['added']} added to the {previous['structures']} of {previous['model']})"
     lines = [
         f"structures  {counts}  atoms {report['data']['atoms']}  "
         f"features {report['features']['per_species']} per species",

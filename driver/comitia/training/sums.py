@@ -2,7 +2,7 @@
 
 A fit puts the sums of the groups that are complete into a folder beside its model, `MODEL_STEM.sums.partial`, from time
 to time; each group is one file, whole or not at all, that names the data and settings it was made from. The folder goes
-when the fit is done.
+when the fit is done, or becomes the one that another fit goes on from (`update`).
 """
 
 import hashlib
@@ -30,9 +30,12 @@ def digest(*parts):
     return found.hexdigest()
 
 
-def sums_key(descriptor, structures, targets, group):
-    """What the sums of a fit depend on, as one hash: the descriptor, the structures, their targets and their groups."""
-    parts = [descriptor.spline, descriptor.contraction, descriptor.radial_offset, descriptor.features, group]
+def sums_key(descriptor, structures, targets, group, earlier=""):
+    """What the sums of a fit depend on, as one hash: the descriptor, the structures, their targets and their groups.
+
+    `earlier` is the key of the sums that these are added to.
+    """
+    parts = [earlier, descriptor.spline, descriptor.contraction, descriptor.radial_offset, descriptor.features, group]
     parts += [descriptor.species, descriptor.cutoff, FORMAT_VERSION]
     for structure, target in zip(structures, targets, strict=True):
         atoms = structure.atoms
@@ -43,10 +46,14 @@ def sums_key(descriptor, structures, targets, group):
     return digest(*parts)
 
 
+def group_path(folder, group):
+    return Path(folder) / f"group-{group:04d}.safetensors"
+
+
 def write_group(folder, group, sums, key):
     """Write the sums of one group, {kind: RowSums}."""
     tensors = {f"{kind}.{name}": array for kind, one in sums.items() for name, array in one.arrays().items()}
-    write_tensors(folder / f"group-{group:04d}.safetensors", tensors, {"version": FORMAT_VERSION, "key": key})
+    write_tensors(group_path(folder, group), tensors, {"version": FORMAT_VERSION, "key": key})
 
 
 def read_group(path, n_columns, key):
