@@ -347,7 +347,9 @@ def _data_report(settings, split, earlier):
     types, sha256, added = {s.config_type for s in split.training}, dataset.fingerprint(split.training), {}
     if earlier is not None:
         old = earlier.index["data"]
-        added = {"previous": {"model": str(earlier.path), "structures": old["structures"]["training"], "added": training}}
+        added = {
+            "previous": {"model": str(earlier.path), "structures": old["structures"]["training"], "added": training}
+        }
         training, atoms = training + old["structures"]["training"], atoms + old["atoms"]
         types, sha256 = types | set(old["config_types"]), digest(old["sha256"], sha256)
     return {

@@ -101,7 +101,7 @@ def extend_groups(names, strata, blocks, rng, most_added=4):
         if not there:
             there = list(range(len(names), len(names) + min(len(members), most_added)))
             names += [stratum] * len(there)
-        for block, group in zip(rng.permutation(members), itertools.cycle(rng.permutation(there))):  # noqa: B905
+        for block, group in zip(rng.permutation(members), itertools.cycle(rng.permutation(there))):
             of_group[int(block)] = int(group)
     return np.array([of_group[int(block)] for block in blocks]), names
 

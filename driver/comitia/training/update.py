@@ -29,9 +29,8 @@ from comitia.training.sums import FORMAT_VERSION, digest, group_path, read_group
 from comitia.training.validation import Record
 
 REMEDY = "fit all of the data with `keep_sums: true`"
-MAY_CHANGE = {
-    "data", "keys", "validation", "test", "folds", "seed", "regularisation", "groups", "threads", "previous", "keep_sums",
-}  # fmt: skip
+MAY_CHANGE = {"data", "keys", "validation", "test", "folds", "seed", "regularisation", "groups", "threads"}
+MAY_CHANGE |= {"previous", "keep_sums"}
 INDEX = "index.safetensors"
 
 
@@ -61,8 +60,8 @@ def keep(model, potential, partial, equations, fitted, held_out):
     potential : Potential in it
     partial : PartialSums
     equations : NormalEquations
-    fitted : dict: `names`, `stratum` and `fold` of every group; fingerprints of the `structures` fitted to, and of those
-        `held` for validation and test; `data`, what the report says of them
+    fitted : dict: `names`, `stratum` and `fold` of every group; fingerprints of the `structures` fitted to, and of
+        those `held` for validation and test; `data`, what the report says of them
     held_out : list of Record, where alpha came from
     """
     partial.waiting |= dict(enumerate(equations.groups))
