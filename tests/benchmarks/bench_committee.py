@@ -1,9 +1,9 @@
 """What a committee costs over one member: `python tests/benchmarks/bench_committee.py`.
 
-64 members (energy, mean forces, virial, all member energies) against the fastest path that gives energy, forces and
-virial of one member: the better of `Evaluator.compute` with one member, and the bare kernel below it. Process CPU time
-on one thread; all paths are timed in turns on the same positions, which move at every step within the skin; printed is
-the median of the ratios of neighbouring timings.
+64 members (energy, mean forces, virial, all member energies), and 16 members with all their forces, against the fastest
+path that gives energy, forces and virial of one member: the better of `Evaluator.compute` with one member, and the bare
+kernel below it. Process CPU time on one thread; all paths are timed in turns on the same positions, which move at every
+step within the skin; printed is the median of the ratios of neighbouring timings.
 """
 
 import argparse
@@ -15,20 +15,14 @@ import time
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk
+from samples import silicon
+from timing import ratio, summary
 
 from comitia.density import Descriptor
 from comitia.files import write_json
 from comitia.potential import Potential
 
 N_REBUILDS = 6  # the paths are made anew that often: where their arrays lie in memory is worth a few per cent
-
-
-def silicon():
-    """512 atoms of silicon, rattled by 0.1 Å."""
-    atoms = bulk("Si", "diamond", a=5.43, cubic=True).repeat(4)
-    atoms.positions += np.random.default_rng(1).normal(scale=0.1, size=atoms.positions.shape)
-    return atoms
 
 
 def zundel():
@@ -49,9 +43,9 @@ def committee(descriptor, n_members):
     return Potential(descriptor, weights, np.zeros(descriptor.n_species))
 
 
-def compute_path(evaluator, cells):
+def compute_path(evaluator, cells, **asked):
     """A function: positions -> everything the committee has to say."""
-    return lambda positions: evaluator.compute(positions[None], cells)
+    return lambda positions: evaluator.compute(positions[None], cells, **asked)
 
 
 def kernel_path(evaluator, cells):
@@ -65,12 +59,12 @@ def kernel_path(evaluator, cells):
     return evaluate
 
 
-def measure(structure, cutoff, n_calls, n_members, n_rounds):
+def time_paths(structure, cutoff, n_calls, n_rounds):
     """CPU time of each path in each round, and the number of features.
 
     Returns
     -------
-    dict of (n_rounds,) arrays, s per call; int
+    {name: (n_rounds,) array, s per call and atom}; int
     """
     atoms = structure()
     descriptor = Descriptor.build(atoms.numbers, cutoff)
@@ -78,11 +72,12 @@ def measure(structure, cutoff, n_calls, n_members, n_rounds):
     rng = np.random.default_rng(3)
     times = {}
     for _ in range(N_REBUILDS):
-        many, one = (committee(descriptor, n).evaluator(atoms.numbers, atoms.pbc, n_threads=1) for n in (n_members, 1))
+        evaluators = {n: committee(descriptor, n).evaluator(atoms.numbers, atoms.pbc, n_threads=1) for n in (64, 16, 1)}
         paths = {
-            "committee": compute_path(many, cells),
-            "one member": compute_path(one, cells),
-            "one member, bare kernel": kernel_path(many, cells),  # on the arrays of the committee
+            "64 members": compute_path(evaluators[64], cells),
+            "16 members with forces": compute_path(evaluators[16], cells, members=True),
+            "one member": compute_path(evaluators[1], cells),
+            "one member, bare kernel": kernel_path(evaluators[64], cells),  # on the arrays of the committee
         }
         for round_ in range(-3, -(-n_rounds // N_REBUILDS)):
             steps = atoms.positions + rng.uniform(-0.02, 0.02, (n_calls, *atoms.positions.shape))
@@ -92,39 +87,45 @@ def measure(structure, cutoff, n_calls, n_members, n_rounds):
                 for positions in steps:
                     paths[name](positions)
                 if round_ >= 0:
-                    times.setdefault(name, []).append((time.process_time() - start) / n_calls)
+                    times.setdefault(name, []).append((time.process_time() - start) / (n_calls * len(atoms)))
     return {name: np.array(values) for name, values in times.items()}, descriptor.n_features
+
+
+def measure(n_rounds):
+    """Times and ratios of every case."""
+    results = {}
+    for case, (structure, cutoff, n_calls) in CASES.items():
+        times, n_features = time_paths(structure, cutoff, n_calls, n_rounds)
+        singles = [name for name in times if name.startswith("one member")]
+        fastest = min(singles, key=lambda name, times=times: np.median(times[name]))
+        results[case] = {
+            "n_features": n_features,
+            "rounds": len(times[fastest]),
+            "fastest_single": fastest,
+            "microseconds_per_atom": summary(times),
+            "ratios": {name: ratio(times, name, fastest) for name in times if name not in singles},
+        }
+    return results
+
+
+def report(results):
+    """Print the table."""
+    for case, one in results.items():
+        print(f"{case}, {one['n_features']} features of each centre, {one['rounds']} rounds")
+        for name, value in one["microseconds_per_atom"].items():
+            print(f"  {name:30s} {value['median']:8.2f} µs/atom")
+        for name, value in one["ratios"].items():
+            low, high = value["quartiles"]
+            print(f"  {name} / {one['fastest_single']}: {value['median']:.4f} (quartiles {low:.4f} to {high:.4f})")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--members", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=60, help="interleaved timings of every path")
     parser.add_argument("--json", help="write the numbers here too")
     options = parser.parse_args()
-    results = {}
-    for case, (structure, cutoff, n_calls) in CASES.items():
-        times, n_features = measure(structure, cutoff, n_calls, options.members, options.rounds)
-        singles = [name for name in times if name != "committee"]
-        fastest = min(singles, key=lambda name, times=times: np.median(times[name]))
-        ratios = times["committee"] / times[fastest]
-        low, median, high = np.percentile(ratios, [25, 50, 75])
-        n_atoms = len(structure())
-        microseconds = {name: float(np.median(values)) / n_atoms * 1e6 for name, values in times.items()}
-        results[case] = {
-            "n_atoms": n_atoms,
-            "n_features": n_features,
-            "n_members": options.members,
-            "rounds": options.rounds,
-            "ratio": float(median),
-            "quartiles": [float(low), float(high)],
-            "fastest_single": fastest,
-            "microseconds_per_atom": microseconds,
-        }
-        print(f"{case}, {n_features} features of each centre, {options.members} members, {options.rounds} rounds")
-        for name, value in microseconds.items():
-            print(f"  {name:26s} {value:8.2f} µs/atom")
-        print(f"  committee / {fastest}: {median:.4f} (quartiles {low:.4f} to {high:.4f})")
+    results = measure(options.rounds)
+    report(results)
     if options.json:
         write_json(options.json, results)
 

@@ -42,7 +42,7 @@ def seconds(call):
     return time.perf_counter() - start
 
 
-def measure(atoms, cutoff, n_pairs):
+def measure_pairs(atoms, cutoff, n_pairs):
     """Times of both in turns.
 
     Returns
@@ -64,20 +64,38 @@ def measure(atoms, cutoff, n_pairs):
     return np.array(times[3:]).T
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=60, help="interleaved pairs of timings")
-    n_pairs = parser.parse_args().pairs
-    print(f"{'system':14s} {'atoms':>6s} {'neighbours':>10s} {'µs/atom':>8s} {'vesin':>8s} {'ours/vesin':>10s}")
+def measure(n_pairs):
+    """Median times, µs/atom, and the median of the ratios."""
+    results = {}
     for name, (atoms, cutoff) in SYSTEMS.items():
-        ours, theirs = measure(atoms, cutoff, n_pairs)
+        ours, theirs = measure_pairs(atoms, cutoff, n_pairs)
         full = NeighbourList(cutoff)
         full.update(atoms.positions, np.asarray(atoms.cell), atoms.pbc)
         scale = 1e6 / len(atoms)
+        results[name] = {
+            "n_atoms": len(atoms),
+            "neighbours": full.n_pairs / len(atoms),
+            "ours": statistics.median(ours) * scale,
+            "vesin": statistics.median(theirs) * scale,
+            "ratio": statistics.median(ours / theirs),
+        }
+    return results
+
+
+def report(results):
+    """Print the table."""
+    print(f"{'system':14s} {'atoms':>6s} {'neighbours':>10s} {'µs/atom':>8s} {'vesin':>8s} {'ours/vesin':>10s}")
+    for name, one in results.items():
         print(
-            f"{name:14s} {len(atoms):6d} {full.n_pairs / len(atoms):10.1f} {statistics.median(ours) * scale:8.2f} "
-            f"{statistics.median(theirs) * scale:8.2f} {statistics.median(ours / theirs):10.2f}"
+            f"{name:14s} {one['n_atoms']:6d} {one['neighbours']:10.1f} {one['ours']:8.2f} {one['vesin']:8.2f} "
+            f"{one['ratio']:10.2f}"
         )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=60, help="interleaved pairs of timings")
+    report(measure(parser.parse_args().pairs))
 
 
 if __name__ == "__main__":
