@@ -32,23 +32,30 @@ cdef extern from "descriptor.h" nogil:
         int n_order1
         const int32_t *order1_base
         const int32_t *order1_feature
-        int n_products, n_terms
+        int n_order2
+        const int32_t *order2_l
+        const int32_t *order2_first
+        const int32_t *order2_start
+        const int32_t *order2_second
+        const int32_t *order2_feature
+        int n_runs, n_products, n_shared, n_terms
+        const int32_t *run_l
+        const int32_t *run_coupling
+        const int32_t *run_start
+        const double *coupling
         const int32_t *product_first
         const int32_t *product_second
-        const int32_t *product_coupling
         const int32_t *product_base
-        const int32_t *product_of
-        int n_dots
-        const int32_t *dot_l
-        const int32_t *dot_first
-        const int32_t *dot_start
-        const double *dot_scale
-        const int32_t *dot_second
-        const int32_t *dot_feature
-        const int32_t *coupling_l
-        const int32_t *coupling_start
-        const int32_t *coupling_m
-        const double *coupling_value
+        const int32_t *run_of
+        const int32_t *order3_start
+        const int32_t *order3_third
+        const int32_t *order3_feature
+        const int32_t *order4_start
+        const int32_t *order4_other
+        const int32_t *order4_feature
+        const int32_t *mirrored_start
+        const int32_t *mirrored_other
+        const int32_t *mirrored_feature
         const double *core_inner
         const double *core_outer
         const double *nuclear_charge

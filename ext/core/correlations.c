@@ -1,24 +1,84 @@
 #include "correlations.h"
 
+#include <math.h>
 #include <string.h>
 
-enum { SIZE_MAX_L = 4 * L_MAX + 1 }; /* terms of the highest L of a product */
+#define NAME(function) function##_lanes
+#define NUMBER lanes
+#define SCALAR real
+#include "coupling.h"
+#undef NAME
+#undef NUMBER
+#undef SCALAR
+#define NAME(function) function##_plain
+#define NUMBER double
+#define SCALAR double
+#include "coupling.h"
 
-void correlations_load(const descriptor *d, const double *A, int lane, lanes *terms)
+enum { TERMS_MAX = 4 * L_MAX + 1 }; /* of a product */
+
+void correlations_load(const descriptor *d, const real *A, int lane, lanes *terms)
 {
-    double *out = (double *)terms + lane;
+    real *out = (real *)terms + lane;
     for (int c = 0; c < d->n_components; c++)
         out[(size_t)c * LANES] = A[d->component_source[c]];
 }
 
-void correlations_store(const descriptor *d, const lanes *terms, int lane, double *A)
+void correlations_store(const descriptor *d, const lanes *terms, int lane, real *A)
 {
-    const double *in = (const double *)terms + lane;
+    const real *in = (const real *)terms + lane;
     for (int c = 0; c < d->n_components; c++)
         A[d->component_source[c]] = in[(size_t)c * LANES];
 }
 
-/* What a walk over the features reads and writes; one of the weights is there in the reverse direction. */
+/* --- couplings of three l's: unrolled code for those that models have most, loops for the others --------------- */
+
+/* clang-format off */
+#define TRIPLES(X) \
+    X(0, 0, 0) X(0, 1, 1) X(0, 2, 2) X(0, 3, 3) X(0, 4, 4) X(0, 5, 5) X(1, 1, 0) X(1, 1, 1) X(1, 1, 2) X(1, 2, 1) \
+    X(1, 2, 2) X(1, 2, 3) X(1, 3, 2) X(1, 3, 3) X(1, 3, 4) X(1, 4, 3) X(1, 4, 4) X(1, 4, 5) X(1, 5, 4) X(1, 5, 5) \
+    X(1, 5, 6) X(2, 2, 0) X(2, 2, 1) X(2, 2, 2) X(2, 2, 3) X(2, 2, 4) X(2, 3, 1) X(2, 3, 2) X(2, 3, 3) X(2, 3, 4) \
+    X(2, 3, 5) X(2, 4, 2) X(2, 4, 3) X(2, 4, 4) X(2, 4, 5) X(2, 4, 6) X(2, 5, 3) X(2, 5, 4) X(2, 5, 5) X(2, 5, 6) \
+    X(3, 3, 0) X(3, 3, 1) X(3, 3, 2) X(3, 3, 3) X(3, 3, 4) X(3, 3, 5) X(3, 3, 6) X(3, 4, 1) X(3, 4, 2) X(3, 4, 3) \
+    X(3, 4, 4) X(3, 4, 5) X(3, 4, 6) X(4, 4, 0) X(4, 4, 1) X(4, 4, 2) X(4, 4, 3) X(4, 4, 4) X(4, 4, 5) X(4, 4, 6)
+/* clang-format on */
+
+typedef struct {
+    void (*forward)(const int32_t *l, const double *c, const lanes *a, const lanes *b, lanes *out);
+    void (*reverse)(const int32_t *l, const double *c, const lanes *a, const lanes *b, const lanes *t, lanes *a_adjoint,
+                    lanes *b_adjoint);
+} triple;
+
+#define DEFINE(name, l1, l2, l3)                                                                                       \
+    static void forward_##name(const int32_t *l, const double *c, const lanes *a, const lanes *b, lanes *out)          \
+    {                                                                                                                  \
+        (void)l;                                                                                                       \
+        couple_lanes(l1, l2, l3, c, a, b, out);                                                                        \
+    }                                                                                                                  \
+    static void reverse_##name(const int32_t *l, const double *c, const lanes *a, const lanes *b, const lanes *t,      \
+                               lanes *a_adjoint, lanes *b_adjoint)                                                     \
+    {                                                                                                                  \
+        (void)l;                                                                                                       \
+        couple_reverse_lanes(l1, l2, l3, c, a, b, t, a_adjoint, b_adjoint);                                            \
+    }
+#define DEFINE_TRIPLE(l1, l2, l3) DEFINE(l1##l2##l3, l1, l2, l3)
+TRIPLES(DEFINE_TRIPLE)
+DEFINE(any, l[0], l[1], l[2])
+
+#define LIST_TRIPLE(l1, l2, l3) [l1][l2][l3] = {forward_##l1##l2##l3, reverse_##l1##l2##l3},
+static const triple triples[5][6][7] = {TRIPLES(LIST_TRIPLE)};
+
+static triple triple_of(const int32_t *l)
+{
+    if (l[0] < 5 && l[1] < 6 && l[2] < 7 && triples[l[0]][l[1]][l[2]].forward != NULL)
+        return triples[l[0]][l[1]][l[2]];
+    return (triple){forward_any, reverse_any};
+}
+
+/* --- the walk over all features ---------------------------------------------------------------------------------- */
+
+/* What it reads and writes. The ways to walk are constants where it is inlined: in reverse, with a weight for each
+ * lane, keeping the features. */
 typedef struct {
     const descriptor *d;
     lanes *terms, *features, *adjoint;
@@ -26,115 +86,181 @@ typedef struct {
     const lanes *lane_weight;
 } walk;
 
-INLINE lanes weight_of(const walk *w, const int per_lane, int f)
+typedef struct {
+    int reverse, per_lane, keep;
+} ways;
+
+INLINE lanes weight_of(const walk *w, const ways way, int f)
 {
-    return per_lane ? w->lane_weight[f] : (lanes){0} + w->weight[f];
+    return way.per_lane ? w->lane_weight[f] : (lanes){0} + (real)w->weight[f];
 }
 
-/* All features of group g, the scalar products of one block of n terms with others. */
-INLINE void dot_group(const walk *w, const int per_lane, const int reverse, int g, const int n)
+/* Some features that are scalar products of `mine` [n] with components, or with products, times `scale`; what they add
+ * to the adjoint of `mine`, and to that of the components. */
+INLINE void dots(const walk *w, const ways way, const int n, const int components, const real scale, const lanes *mine,
+                 lanes *gathered, int begin, int end, const int32_t *others, const int32_t *feature)
 {
-    const descriptor *d = w->d;
-    const double scale = d->dot_scale[g];
-    lanes mine[SIZE_MAX_L], gathered[SIZE_MAX_L];
-    for (int m = 0; m < n; m++) {
-        mine[m] = scale * w->terms[d->dot_first[g] + m];
-        gathered[m] = (lanes){0};
-    }
-    for (int e = d->dot_start[g]; e < d->dot_start[g + 1]; e++) {
-        const int f = d->dot_feature[e], base = d->dot_second[e];
-        const lanes *second = w->terms + base;
-        lanes sum = {0};
-        for (int m = 0; m < n; m++)
-            sum += mine[m] * second[m];
-        w->features[f] = sum;
-        if (reverse) {
-            const lanes weight = weight_of(w, per_lane, f);
+    for (int e = begin; e < end; e++) {
+        const int f = feature[e], base = components ? others[e] : w->d->product_base[others[e]];
+        const lanes *other = w->terms + base;
+        if (way.keep) {
+            lanes sum = {0};
+            for (int m = 0; m < n; m++)
+                sum += mine[m] * other[m];
+            w->features[f] = scale * sum;
+        }
+        if (way.reverse) {
+            const lanes weight = scale * weight_of(w, way, f);
             for (int m = 0; m < n; m++) {
-                gathered[m] += weight * second[m];
-                w->adjoint[base + m] += weight * mine[m];
+                gathered[m] += weight * other[m];
+                if (components)
+                    w->adjoint[base + m] += weight * mine[m];
             }
         }
     }
-    if (reverse)
-        for (int m = 0; m < n; m++)
-            w->adjoint[d->dot_first[g] + m] += scale * gathered[m];
 }
 
-INLINE void dots(const walk *w, const int per_lane, const int reverse)
+INLINE lanes dot(const int n, const lanes *a, const lanes *b)
 {
-    for (int g = 0; g < w->d->n_dots; g++)
-        switch (w->d->dot_l[g]) {
-        case 0: dot_group(w, per_lane, reverse, g, 1); break;
-        case 1: dot_group(w, per_lane, reverse, g, 3); break;
-        case 2: dot_group(w, per_lane, reverse, g, 5); break;
-        case 3: dot_group(w, per_lane, reverse, g, 7); break;
-        case 4: dot_group(w, per_lane, reverse, g, 9); break;
-        case 5: dot_group(w, per_lane, reverse, g, 11); break;
-        case 6: dot_group(w, per_lane, reverse, g, 13); break;
-        default: dot_group(w, per_lane, reverse, g, 2 * w->d->dot_l[g] + 1); break;
-        }
+    lanes sum = {0};
+    for (int m = 0; m < n; m++)
+        sum += a[m] * b[m];
+    return sum;
 }
 
-INLINE void product(const descriptor *d, lanes *terms, int p)
-{
-    const int table = d->product_coupling[p];
-    const lanes *first = terms + d->product_first[p], *second = terms + d->product_second[p];
-    lanes *out = terms + d->product_base[p];
-    for (int m = 0; m <= 2 * d->coupling_l[3 * table + 2]; m++)
-        out[m] = (lanes){0};
-    for (int e = d->coupling_start[table]; e < d->coupling_start[table + 1]; e++) {
-        const int32_t *m = d->coupling_m + 3 * e;
-        out[m[2]] += d->coupling_value[e] * first[m[0]] * second[m[1]];
-    }
-}
-
-INLINE void product_reverse(const descriptor *d, const lanes *terms, int p, lanes *adjoint)
-{
-    const int table = d->product_coupling[p];
-    const int a = d->product_first[p], b = d->product_second[p], c = d->product_base[p];
-    for (int e = d->coupling_start[table]; e < d->coupling_start[table + 1]; e++) {
-        const int32_t *m = d->coupling_m + 3 * e;
-        const lanes slope = d->coupling_value[e] * adjoint[c + m[2]];
-        adjoint[a + m[0]] += slope * terms[b + m[1]];
-        adjoint[b + m[1]] += slope * terms[a + m[0]];
-    }
-}
-
-INLINE void correlate(const walk *w, const int per_lane, const int reverse)
+INLINE void order2_group(const walk *w, const ways way, const int n, int g, lanes *energy)
 {
     const descriptor *d = w->d;
-    if (reverse)
-        memset(w->adjoint, 0, d->n_terms * sizeof(lanes));
-    for (int e = 0; e < d->n_order0; e++)
-        w->features[d->order0_feature[e]] = (lanes){0} + 1.0;
-    for (int e = 0; e < d->n_order1; e++) {
-        const int f = d->order1_feature[e];
-        w->features[f] = w->terms[d->order1_base[e]];
-        if (reverse)
-            w->adjoint[d->order1_base[e]] += weight_of(w, per_lane, f);
+    lanes mine[TERMS_MAX], gathered[TERMS_MAX];
+    for (int m = 0; m < n; m++) {
+        mine[m] = w->terms[d->order2_first[g] + m];
+        gathered[m] = (lanes){0};
     }
-    for (int p = 0; p < d->n_products; p++)
-        product(d, w->terms, p);
-    dots(w, per_lane, reverse);
-    for (int p = 0; reverse && p < d->n_products; p++)
-        product_reverse(d, w->terms, p, w->adjoint);
+    dots(w, way, n, 1, (real)(1 / sqrt(n)), mine, gathered, d->order2_start[g], d->order2_start[g + 1],
+         d->order2_second, d->order2_feature);
+    if (way.reverse) {
+        *energy += dot(n, mine, gathered);
+        for (int m = 0; m < n; m++)
+            w->adjoint[d->order2_first[g] + m] += gathered[m];
+    }
 }
 
-void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features, lanes *adjoint)
+/* The features of orders 3 and 4 of product p, and the adjoint of the product. */
+INLINE void product_features(const walk *w, const ways way, const int n, int p, lanes *adjoint, lanes *energy)
+{
+    const descriptor *d = w->d;
+    const real scale = (real)sqrt(n);
+    lanes mine[TERMS_MAX], gathered[TERMS_MAX];
+    for (int m = 0; m < n; m++) {
+        mine[m] = w->terms[d->product_base[p] + m];
+        gathered[m] = (lanes){0};
+    }
+    dots(w, way, n, 1, 1, mine, gathered, d->order3_start[p], d->order3_start[p + 1], d->order3_third,
+         d->order3_feature);
+    dots(w, way, n, 0, scale, mine, gathered, d->order4_start[p], d->order4_start[p + 1], d->order4_other,
+         d->order4_feature);
+    if (!way.reverse)
+        return;
+    *energy += dot(n, mine, gathered);
+    const ways back = {1, way.per_lane, 0};
+    dots(w, back, n, 0, scale, mine, gathered, d->mirrored_start[p], d->mirrored_start[p + 1], d->mirrored_other,
+         d->mirrored_feature);
+    for (int m = 0; m < n; m++)
+        adjoint[m] = gathered[m];
+}
+
+INLINE void product_run(const walk *w, const ways way, const int n, int r, lanes *energy)
+{
+    const descriptor *d = w->d;
+    const int32_t *l = d->run_l + 3 * r;
+    const double *c = d->coupling + d->run_coupling[r];
+    const triple coupling = triple_of(l);
+    for (int p = d->run_start[r]; p < d->run_start[r + 1]; p++) {
+        const int first = d->product_first[p], second = d->product_second[p];
+        lanes adjoint[TERMS_MAX];
+        if (p >= d->n_shared)
+            coupling.forward(l, c, w->terms + first, w->terms + second, w->terms + d->product_base[p]);
+        product_features(w, way, n, p, adjoint, energy);
+        if (way.reverse)
+            coupling.reverse(l, c, w->terms + first, w->terms + second, adjoint, w->adjoint + first,
+                             w->adjoint + second);
+    }
+}
+
+/* For l = 0 ... 6, and for any other. */
+#define FOR_EACH_L(l, DO)                                                                                              \
+    switch (l) {                                                                                                       \
+    case 0: DO(1); break;                                                                                              \
+    case 1: DO(3); break;                                                                                              \
+    case 2: DO(5); break;                                                                                              \
+    case 3: DO(7); break;                                                                                              \
+    case 4: DO(9); break;                                                                                              \
+    case 5: DO(11); break;                                                                                             \
+    case 6: DO(13); break;                                                                                             \
+    default: DO(2 * (l) + 1); break;                                                                                   \
+    }
+
+INLINE void correlate(const walk *w, const ways way, lanes *energy)
+{
+    const descriptor *d = w->d;
+    lanes total = {0};
+    if (way.reverse)
+        memset(w->adjoint, 0, d->n_components * sizeof(lanes));
+    for (int e = 0; e < d->n_order0; e++) {
+        const int f = d->order0_feature[e];
+        if (way.keep)
+            w->features[f] = (lanes){0} + 1.0;
+        if (way.reverse)
+            total += weight_of(w, way, f);
+    }
+    for (int e = 0; e < d->n_order1; e++) {
+        const int f = d->order1_feature[e], base = d->order1_base[e];
+        if (way.keep)
+            w->features[f] = w->terms[base];
+        if (way.reverse) {
+            w->adjoint[base] += weight_of(w, way, f);
+            total += weight_of(w, way, f) * w->terms[base];
+        }
+    }
+    for (int g = 0; g < d->n_order2; g++) {
+#define GROUP(n) order2_group(w, way, n, g, &total)
+        FOR_EACH_L(d->order2_l[g], GROUP)
+    }
+    for (int r = 0; r < d->n_runs && d->run_start[r] < d->n_shared; r++) {
+        const int32_t *l = d->run_l + 3 * r;
+        const triple coupling = triple_of(l);
+        for (int p = d->run_start[r]; p < d->run_start[r + 1]; p++)
+            coupling.forward(l, d->coupling + d->run_coupling[r], w->terms + d->product_first[p],
+                             w->terms + d->product_second[p], w->terms + d->product_base[p]);
+    }
+    for (int r = 0; r < d->n_runs; r++) {
+#define RUN(n) product_run(w, way, n, r, &total)
+        FOR_EACH_L(d->run_l[3 * r + 2], RUN)
+    }
+    if (way.reverse)
+        *energy = total;
+}
+
+void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features, lanes *adjoint,
+                           lanes *energy)
 {
     const walk w = {d, terms, features, adjoint, weight, NULL};
-    if (adjoint != NULL)
-        correlate(&w, 0, 1);
+    if (adjoint == NULL)
+        correlate(&w, (ways){0, 0, 1}, energy);
+    else if (features == NULL)
+        correlate(&w, (ways){1, 0, 0}, energy);
     else
-        correlate(&w, 0, 0);
+        correlate(&w, (ways){1, 0, 1}, energy);
 }
 
-void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint)
+void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint,
+                          lanes *energy)
 {
     const walk w = {d, terms, features, adjoint, NULL, weight};
-    correlate(&w, 1, 1);
+    correlate(&w, (ways){1, 1, 1}, energy);
 }
+
+/* --- the rows of the Jacobian ------------------------------------------------------------------------------------ */
 
 /* Appends the derivatives of one channel to a row. */
 static double *append(jacobian_row *row, int base, int n)
@@ -147,26 +273,40 @@ static double *append(jacobian_row *row, int base, int n)
     return value;
 }
 
-/* Adds slope . d(n terms that start at base) to a row: those of a channel, or of the two channels of a product. */
-static void append_terms(const descriptor *d, const double *terms, int base, int n, double scale, const double *slope,
-                         jacobian_row *row)
+static void append_channel(jacobian_row *row, int base, int n, double scale, const double *slope)
 {
-    if (base < d->n_components) {
-        double *value = append(row, base, n);
-        for (int m = 0; m < n; m++)
-            value[m] = scale * slope[m];
-        return;
-    }
-    const int p = d->product_of[base - d->n_components], table = d->product_coupling[p];
-    const int a = d->product_first[p], b = d->product_second[p];
-    double *by_first = append(row, a, 2 * d->coupling_l[3 * table] + 1);
-    double *by_second = append(row, b, 2 * d->coupling_l[3 * table + 1] + 1);
-    for (int e = d->coupling_start[table]; e < d->coupling_start[table + 1]; e++) {
-        const int32_t *m = d->coupling_m + 3 * e;
-        const double value = scale * d->coupling_value[e] * slope[m[2]];
-        by_first[m[0]] += value * terms[b + m[1]];
-        by_second[m[1]] += value * terms[a + m[0]];
-    }
+    double *value = append(row, base, n);
+    for (int m = 0; m < n; m++)
+        value[m] = scale * slope[m];
+}
+
+/* Appends the derivatives of the two channels of product p of run r. */
+static void append_product(jacobian_row *row, const descriptor *d, const double *terms, int r, int p, double scale,
+                           const double *slope)
+{
+    const int32_t *l = d->run_l + 3 * r;
+    const int first = d->product_first[p], second = d->product_second[p];
+    double scaled[TERMS_MAX];
+    for (int m = 0; m <= 2 * l[2]; m++)
+        scaled[m] = scale * slope[m];
+    double *by_first = append(row, first, 2 * l[0] + 1), *by_second = append(row, second, 2 * l[1] + 1);
+    couple_reverse_plain(l[0], l[1], l[2], d->coupling + d->run_coupling[r], terms + first, terms + second, scaled,
+                         by_first, by_second);
+}
+
+static void product_plain(const descriptor *d, double *terms, int r, int p)
+{
+    const int32_t *l = d->run_l + 3 * r;
+    couple_plain(l[0], l[1], l[2], d->coupling + d->run_coupling[r], terms + d->product_first[p],
+                 terms + d->product_second[p], terms + d->product_base[p]);
+}
+
+static double dot_plain(int n, const double *a, const double *b)
+{
+    double sum = 0;
+    for (int m = 0; m < n; m++)
+        sum += a[m] * b[m];
+    return sum;
 }
 
 void correlations_jacobian(const descriptor *d, double *terms, double *features, jacobian_row *jacobian)
@@ -180,25 +320,37 @@ void correlations_jacobian(const descriptor *d, double *terms, double *features,
         features[f] = terms[d->order1_base[e]];
         *append(&jacobian[f], d->order1_base[e], 1) = 1;
     }
-    memset(terms + d->n_components, 0, (d->n_terms - d->n_components) * sizeof(double));
-    for (int p = 0; p < d->n_products; p++) {
-        const int table = d->product_coupling[p];
-        const double *first = terms + d->product_first[p], *second = terms + d->product_second[p];
-        for (int e = d->coupling_start[table]; e < d->coupling_start[table + 1]; e++) {
-            const int32_t *m = d->coupling_m + 3 * e;
-            terms[d->product_base[p] + m[2]] += d->coupling_value[e] * first[m[0]] * second[m[1]];
+    for (int g = 0; g < d->n_order2; g++) {
+        const int n = 2 * d->order2_l[g] + 1, first = d->order2_first[g];
+        const double scale = 1 / sqrt((double)n);
+        for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++) {
+            const int f = d->order2_feature[e], second = d->order2_second[e];
+            features[f] = scale * dot_plain(n, terms + first, terms + second);
+            append_channel(&jacobian[f], first, n, scale, terms + second);
+            append_channel(&jacobian[f], second, n, scale, terms + first);
         }
     }
-    for (int g = 0; g < d->n_dots; g++) {
-        const int n = 2 * d->dot_l[g] + 1, first = d->dot_first[g];
-        for (int e = d->dot_start[g]; e < d->dot_start[g + 1]; e++) {
-            const int f = d->dot_feature[e], second = d->dot_second[e];
-            double sum = 0;
-            for (int m = 0; m < n; m++)
-                sum += terms[first + m] * terms[second + m];
-            features[f] = d->dot_scale[g] * sum;
-            append_terms(d, terms, first, n, d->dot_scale[g], terms + second, &jacobian[f]);
-            append_terms(d, terms, second, n, d->dot_scale[g], terms + first, &jacobian[f]);
+    for (int r = 0; r < d->n_runs && d->run_start[r] < d->n_shared; r++)
+        for (int p = d->run_start[r]; p < d->run_start[r + 1]; p++)
+            product_plain(d, terms, r, p);
+    for (int r = 0; r < d->n_runs; r++) {
+        const int n = 2 * d->run_l[3 * r + 2] + 1;
+        for (int p = d->run_start[r]; p < d->run_start[r + 1]; p++) {
+            const double *mine = terms + d->product_base[p], scale = sqrt((double)n);
+            if (p >= d->n_shared)
+                product_plain(d, terms, r, p);
+            for (int e = d->order3_start[p]; e < d->order3_start[p + 1]; e++) {
+                const int f = d->order3_feature[e], third = d->order3_third[e];
+                features[f] = dot_plain(n, mine, terms + third);
+                append_product(&jacobian[f], d, terms, r, p, 1, terms + third);
+                append_channel(&jacobian[f], third, n, 1, mine);
+            }
+            for (int e = d->order4_start[p]; e < d->order4_start[p + 1]; e++) {
+                const int f = d->order4_feature[e], q = d->order4_other[e], other = d->product_base[q];
+                features[f] = scale * dot_plain(n, mine, terms + other);
+                append_product(&jacobian[f], d, terms, r, p, scale, terms + other);
+                append_product(&jacobian[f], d, terms, d->run_of[q], q, scale, mine);
+            }
         }
     }
 }

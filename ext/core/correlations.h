@@ -8,15 +8,17 @@
 #include "descriptor.h"
 
 /* Copies A[k][lm][n] of one centre into its lane of the first n_components of `terms` [n_terms], and back. */
-void correlations_load(const descriptor *d, const double *A, int lane, lanes *terms);
-void correlations_store(const descriptor *d, const lanes *terms, int lane, double *A);
+void correlations_load(const descriptor *d, const real *A, int lane, lanes *terms);
+void correlations_store(const descriptor *d, const lanes *terms, int lane, real *A);
 
-/* terms: components IN, products OUT; features [n_features] OUT; adjoint [n_terms] OUT, or NULL. One weight per
- * feature, the same for all lanes. */
-void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features, lanes *adjoint);
+/* terms: components IN, products OUT. With one weight per feature, the same for all lanes: features [n_features] OUT,
+ * or NULL; adjoint of the components [n_components] OUT, or NULL; their energy OUT where the adjoint is asked for. */
+void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features, lanes *adjoint,
+                           lanes *energy);
 
 /* The same with a weight for each lane: any adjoint of the features. */
-void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint);
+void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint,
+                          lanes *energy);
 
 /* The Jacobian dB/d(component) of one centre (lane 0 of nothing: plain numbers), in rows of `count` entries. */
 typedef struct {

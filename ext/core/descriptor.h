@@ -4,14 +4,16 @@
  * l for each channel k as are in use. The correlations read a compact copy of them, `component`, with the m of one
  * channel q l side by side: component `base + m` of a channel comes from A[component_source[base + m]].
  *
- * Products T[base + M] = sum C[m1][m2][M] A[first + m1] A[second + m2] of two channels, coupled to any L, follow the
- * components in one array of `terms`. The feature of order 0 is the constant 1, those of order 1 are A[base], and
- * all others are scalar products of two blocks of 2 l + 1 terms that start at `first` and `second`:
- *   order 2   A . A / sqrt(2 l + 1)
- *   order 3   T . A
- *   order 4   T . T sqrt(2 L + 1)
- * They are walked in groups that share `first` and the factor `scale`. The sparse couplings C of product p are the
- * entries coupling_start[product_coupling[p]] ... of coupling_m and coupling_value.                        */
+ * Features of order
+ *   0  are the constant 1
+ *   1  are A[base]
+ *   2  are A . A / sqrt(2 l + 1), one group per first factor
+ *   3  are T . A
+ *   4  are T . T sqrt(2 L + 1)
+ * with products T[M] = sum C[m1][m2][M] A[first + m1] A[second + m2] of two channels, coupled to any L, which all
+ * features share. Products that follow each other and have the same l1, l2, L form a run. Those of order 4 come first:
+ * they have terms of their own, behind the components; the others are made one after the other in the terms behind
+ * them. A feature of order 4 is listed under the product that it belongs to, and mirrored under its other product.  */
 #ifndef COMITIA_DESCRIPTOR_H
 #define COMITIA_DESCRIPTOR_H
 
@@ -42,23 +44,24 @@ typedef struct {
     const int32_t *order0_feature;
     int n_order1;
     const int32_t *order1_base, *order1_feature;
-    int n_products, n_terms; /* terms: components, then products */
-    const int32_t *product_first, *product_second, *product_coupling;
-    const int32_t *product_base;                  /* [n_products], increasing from n_components */
-    const int32_t *product_of;                    /* [n_terms - n_components]: product that a term belongs to */
-    int n_dots;                                   /* groups */
-    const int32_t *dot_l, *dot_first, *dot_start; /* start: [n_dots + 1] */
-    const double *dot_scale;
-    const int32_t *dot_second, *dot_feature;
-    const int32_t *coupling_l;     /* [n_couplings][3], the last up to 2 L_MAX */
-    const int32_t *coupling_start; /* [n_couplings + 1] */
-    const int32_t *coupling_m;     /* [n_entries][3] */
-    const double *coupling_value;  /* [n_entries] */
+    int n_order2;                                          /* groups */
+    const int32_t *order2_l, *order2_first, *order2_start; /* start: [n_order2 + 1] */
+    const int32_t *order2_second, *order2_feature;
+    int n_runs, n_products, n_shared, n_terms; /* n_shared: products of order 4; n_terms: with room for one more */
+    const int32_t *run_l;                      /* [n_runs][3] */
+    const int32_t *run_coupling;               /* [n_runs]: first coefficient, in the order of coupling.h */
+    const int32_t *run_start;                  /* [n_runs + 1]: first product; n_shared is one of them */
+    const double *coupling;
+    const int32_t *product_first, *product_second, *product_base;
+    const int32_t *run_of;                                       /* [n_products] */
+    const int32_t *order3_start, *order3_third, *order3_feature; /* start: [n_products + 1] */
+    const int32_t *order4_start, *order4_other, *order4_feature; /* other: a product */
+    const int32_t *mirrored_start, *mirrored_other, *mirrored_feature;
 
     /* orders 1 and 2 as matrices (quadratic.h); n_dense is 0 where that does not serve */
     int n_dense;
     const int32_t *dense_n;      /* [n_channels][l_max + 1]: radial functions that order 2 uses */
-    const int32_t *dense_place;  /* [dots][2] entries q' q and q q' of W_l */
+    const int32_t *dense_place;  /* [features of order 2][2] entries q' q and q q' of W_l */
     const int32_t *order1_place; /* [n_order1] k n_stride + n */
 
     /* repulsive core (Ziegler, Biersack, Littmark), zero beyond core_outer; none where core_outer is NULL */

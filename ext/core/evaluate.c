@@ -169,31 +169,19 @@ static void collect(const descriptor *d, worker *w, int32_t structure, int speci
         memset(w->sum, 0, d->n_features * sizeof(lanes));
 }
 
-/* Energies of the lanes, and features added to `sum` where it is given, in one reading of the features. */
-static lanes contract(int n_features, const lanes *features, const double *weight, const lanes *lane_weight, lanes *sum)
+/* Energies of the lanes. */
+static lanes weigh(int n_features, const lanes *features, const double *weight, const lanes *lane_weight)
 {
-    lanes total = {0};
-    if (lane_weight != NULL)
-        for (int f = 0; f < n_features; f++)
-            total += lane_weight[f] * features[f];
-    else if (sum == NULL)
-        for (int f = 0; f < n_features; f++)
-            total += weight[f] * features[f];
-    else
-        for (int f = 0; f < n_features; f++) {
-            total += weight[f] * features[f];
-            sum[f] += features[f];
-        }
-    if (lane_weight != NULL && sum != NULL)
-        for (int f = 0; f < n_features; f++)
-            sum[f] += features[f];
-    return total;
+    lanes energy = {0};
+    for (int f = 0; f < n_features; f++)
+        energy += (lane_weight == NULL ? (lanes){0} + (real)weight[f] : lane_weight[f]) * features[f];
+    return energy;
 }
 
-/* Where the features of a block are collected: in `sum`, as long as all its lanes belong to one structure and it
- * stays the same; else NULL, and they have been added to the sums of their structures. */
-static lanes *collect_block(const descriptor *d, worker *w, const int32_t *centre_structure, int count, int species,
-                            collected *now)
+/* Adds the features of a block to `sum`, as long as all its lanes belong to one structure and it stays the same; else
+ * to the sums of their structures. */
+static void collect_block(const descriptor *d, worker *w, const int32_t *centre_structure, int count, int species,
+                          collected *now)
 {
     int whole = count == LANES;
     for (int v = 1; v < count; v++)
@@ -204,10 +192,11 @@ static lanes *collect_block(const descriptor *d, worker *w, const int32_t *centr
             for (int f = 0; f < d->n_features; f++)
                 sums[f] += w->features[f][v];
         }
-        return NULL;
+        return;
     }
     collect(d, w, centre_structure[0], species, now);
-    return w->sum;
+    for (int f = 0; f < d->n_features; f++)
+        w->sum[f] += w->features[f];
 }
 
 /* Adds dE_i/dr_ij of one centre to the forces of its structure and to its virial. */
@@ -296,6 +285,8 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     const int species = e->block_species[block], count = e->block_count[block];
     const int32_t *of = e->centre_structure + e->block_first[block], *atom = e->centre_atom + e->block_first[block];
     const int with_gradient = what->forces != NULL || what->virials != NULL;
+    const int keep = !with_gradient || what->sums != NULL || what->features != NULL;
+    lanes energy;
     for (int v = 0; v < count; v++) {
         if (environment_gather(d, &structures[of[v]], atom[v], &w->env[v]))
             return OUT_OF_MEMORY;
@@ -309,13 +300,15 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
             for (int f = 0; f < d->n_features; f++)
                 w->weight[f][v] = row[f];
         }
-        correlations_reverse(d, w->terms, w->weight, w->features, w->adjoint);
+        correlations_reverse(d, w->terms, w->weight, w->features, w->adjoint, &energy);
     } else {
-        correlations_evaluate(d, w->terms, weight, w->features, with_gradient ? w->adjoint : NULL);
+        correlations_evaluate(d, w->terms, weight, keep ? w->features : NULL, with_gradient ? w->adjoint : NULL,
+                              &energy);
     }
-    lanes energy;
-    lanes *sum = what->sums == NULL ? NULL : collect_block(d, w, of, count, species, now);
-    energy = contract(d->n_features, w->features, weight, weight == NULL ? w->weight : NULL, sum);
+    if (!with_gradient)
+        energy = weigh(d->n_features, w->features, weight, weight == NULL ? w->weight : NULL);
+    if (what->sums != NULL)
+        collect_block(d, w, of, count, species, now);
     for (int v = 0; what->atomic_energies != NULL && v < count; v++)
         what->atomic_energies[e->first_atom[of[v]] + atom[v]] =
             energy[v] + (weight == NULL ? 0 : w->env[v].core_energy);

@@ -1,5 +1,6 @@
 #include "quadratic.h"
 
+#include <math.h>
 #include <string.h>
 
 static real *order1_of(const real *all)
@@ -10,6 +11,11 @@ static real *order1_of(const real *all)
 static real *order2_of(const descriptor *d, const real *all)
 {
     return (real *)all + PADDING + (size_t)d->n_channels * d->n_stride;
+}
+
+static double order2_scale(const descriptor *d, int g)
+{
+    return 1 / sqrt(2.0 * d->order2_l[g] + 1);
 }
 
 size_t quadratic_size(const descriptor *d)
@@ -25,9 +31,9 @@ void quadratic_weights(const descriptor *d, const double *weight, real *coeffici
         coefficients[0] += (real)weight[d->order0_feature[e]];
     for (int e = 0; e < d->n_order1; e++)
         order1[d->order1_place[e]] += (real)weight[d->order1_feature[e]];
-    for (int g = 0; g < d->n_dots; g++)
-        for (int e = d->dot_start[g]; e < d->dot_start[g + 1]; e++) {
-            const real w = (real)(d->dot_scale[g] * weight[d->dot_feature[e]]);
+    for (int g = 0; g < d->n_order2; g++)
+        for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++) {
+            const real w = (real)(order2_scale(d, g) * weight[d->order2_feature[e]]);
             order2[d->dense_place[2 * e]] += w;
             order2[d->dense_place[2 * e + 1]] += w;
         }
@@ -40,9 +46,9 @@ void quadratic_features(const descriptor *d, const real *products, double *featu
         features[d->order0_feature[e]] += products[0];
     for (int e = 0; e < d->n_order1; e++)
         features[d->order1_feature[e]] += order1[d->order1_place[e]];
-    for (int g = 0; g < d->n_dots; g++)
-        for (int e = d->dot_start[g]; e < d->dot_start[g + 1]; e++)
-            features[d->dot_feature[e]] += d->dot_scale[g] * order2[d->dense_place[2 * e]];
+    for (int g = 0; g < d->n_order2; g++)
+        for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++)
+            features[d->order2_feature[e]] += order2_scale(d, g) * order2[d->dense_place[2 * e]];
 }
 
 /* adjoint = sum_q' W[q', q] A[q', lm] of `tile` harmonics of one l from lm on, for the LANES functions `column`;

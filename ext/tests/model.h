@@ -30,13 +30,14 @@ typedef struct {
     int32_t component_source[MODEL_N_COMPONENTS], component_function[MODEL_N_COMPONENTS];
     int32_t component_lm[MODEL_N_COMPONENTS], component_channel[MODEL_N_COMPONENTS];
     int32_t order0_feature[1], order1_base[MODEL_N_Q], order1_feature[MODEL_N_Q];
-    int32_t product_first[MODEL_MAX], product_second[MODEL_MAX], product_coupling[MODEL_MAX];
-    int32_t product_base[MODEL_MAX], product_of[MODEL_MAX];
-    int32_t dot_l[MODEL_MAX], dot_first[MODEL_MAX], dot_start[MODEL_MAX];
-    double dot_scale[MODEL_MAX];
-    int32_t dot_second[MODEL_MAX], dot_feature[MODEL_MAX];
-    int32_t coupling_l[MODEL_MAX], coupling_start[MODEL_MAX], coupling_m[MODEL_MAX];
-    double coupling_value[MODEL_MAX];
+    int32_t order2_l[MODEL_MAX], order2_first[MODEL_MAX], order2_start[MODEL_MAX];
+    int32_t order2_second[MODEL_MAX], order2_feature[MODEL_MAX];
+    int32_t run_l[MODEL_MAX], run_coupling[MODEL_MAX], run_start[MODEL_MAX], run_of[MODEL_MAX];
+    double coupling[MODEL_MAX];
+    int32_t product_first[MODEL_MAX], product_second[MODEL_MAX], product_base[MODEL_MAX];
+    int32_t order3_start[MODEL_MAX], order3_third[MODEL_MAX], order3_feature[MODEL_MAX];
+    int32_t order4_start[MODEL_MAX], order4_other[MODEL_MAX], order4_feature[MODEL_MAX];
+    int32_t mirrored_start[MODEL_MAX], mirrored_other[MODEL_MAX], mirrored_feature[MODEL_MAX];
     double core_inner[MODEL_N_SPECIES][MODEL_N_SPECIES], core_outer[MODEL_N_SPECIES][MODEL_N_SPECIES];
     double nuclear_charge[MODEL_N_SPECIES];
 } model;
@@ -80,94 +81,114 @@ static inline void harmonics_at(const harmonics_table *table, int l_max, const d
     }
 }
 
-/* Products of some channels, each with its features of order 3, and with those of order 4 of the products after it. */
-static inline void model_products(model *m, int n_tables)
+/* The product of two channels, one run for each, with features of order 3, and below n_shared of order 4: with itself
+ * and the product before it. */
+static inline void model_product(model *m, const int *l, int first, int second, int shared)
 {
     descriptor *d = &m->d;
-    d->n_terms = d->n_components;
-    for (int t = 0; t < n_tables; t++) {
-        const int32_t *l = &m->coupling_l[3 * t];
-        for (int first = 0; first < 2; first++) {
-            for (int second = first; second < MODEL_N_Q; second += 2) {
-                const int p = d->n_products++;
-                m->product_first[p] = first * MODEL_N_LM + l[0] * l[0];
-                m->product_second[p] = second * MODEL_N_LM + l[1] * l[1];
-                m->product_coupling[p] = t;
-                m->product_base[p] = d->n_terms;
-                for (int c = 0; c <= 2 * l[2]; c++) {
-                    m->product_of[d->n_terms++ - d->n_components] = p;
-                }
-            }
-        }
+    const int p = d->n_products++, r = d->n_runs++;
+    for (int a = 0; a < 3; a++) {
+        m->run_l[3 * r + a] = l[a];
     }
-    for (int p = 0, e = m->dot_start[d->n_dots]; p < d->n_products; p++) {
-        const int l = m->coupling_l[3 * m->product_coupling[p] + 2];
-        for (int order = 3; order <= 4; order++) {
-            const int g = d->n_dots++;
-            m->dot_l[g] = l;
-            m->dot_first[g] = m->product_base[p];
-            m->dot_scale[g] = order == 3 ? 1 : sqrt(2 * l + 1);
-            for (int third = p % 3; order == 3 && third < MODEL_N_Q; third++) {
-                m->dot_second[e] = third * MODEL_N_LM + l * l;
-                m->dot_feature[e++] = d->n_features++;
-            }
-            for (int other = p; order == 4 && other < d->n_products && other < p + 9; other += 2) {
-                if (m->coupling_l[3 * m->product_coupling[other] + 2] == l) {
-                    m->dot_second[e] = m->product_base[other];
-                    m->dot_feature[e++] = d->n_features++;
+    m->run_start[r + 1] = p + 1;
+    m->run_of[p] = r;
+    m->product_first[p] = first * MODEL_N_LM + l[0] * l[0];
+    m->product_second[p] = second * MODEL_N_LM + l[1] * l[1];
+    m->product_base[p] = d->n_terms;
+    int e = m->order3_start[p], four = m->order4_start[p];
+    for (int third = p % 3; third < MODEL_N_Q; third += 2, e++) {
+        m->order3_third[e] = third * MODEL_N_LM + l[2] * l[2];
+        m->order3_feature[e] = d->n_features++;
+    }
+    for (int other = p; shared && other >= 0 && other > p - 2 && m->run_l[3 * other + 2] == l[2]; other--, four++) {
+        m->order4_other[four] = other;
+        m->order4_feature[four] = d->n_features++;
+    }
+    m->order3_start[p + 1] = e;
+    m->order4_start[p + 1] = four;
+    d->n_shared += shared;
+    d->n_terms += shared * (2 * l[2] + 1);
+}
+
+static inline void model_mirror(model *m)
+{
+    for (int p = 0, e = 0; p < m->d.n_products; p++) {
+        for (int q = 0; q < m->d.n_products; q++) {
+            for (int f = m->order4_start[q]; f < m->order4_start[q + 1]; f++) {
+                if (m->order4_other[f] == p) {
+                    m->mirrored_other[e] = q;
+                    m->mirrored_feature[e++] = m->order4_feature[f];
                 }
             }
-            m->dot_start[g + 1] = e;
         }
+        m->mirrored_start[p + 1] = e;
     }
 }
 
-/* Couplings of three l with an even sum: integrals of three harmonics, with the sum of squares 1. */
-static inline void model_couplings(model *m)
+/* Coefficients of the coupling of three l with an even sum, in the order of coupling.h, behind n others: integrals of
+ * three harmonics, all of them divided by the root of the sum of squares. */
+static inline int model_coefficients(model *m, const int *l, int n)
 {
     static double point[SPHERE_POINTS][3], weight[SPHERE_POINTS], value[SPHERE_POINTS][MODEL_N_LM];
-    sphere_points(point, weight);
-    for (int p = 0; p < SPHERE_POINTS; p++) {
-        harmonics_at(&m->d.harmonics, MODEL_L_MAX, point[p], value[p]);
+    double integral[2 * MODEL_L_MAX + 1][2 * MODEL_L_MAX + 1][2 * MODEL_L_MAX + 1], squares = 0;
+    if (weight[0] == 0) {
+        sphere_points(point, weight);
+        for (int p = 0; p < SPHERE_POINTS; p++) {
+            harmonics_at(&m->d.harmonics, MODEL_L_MAX, point[p], value[p]);
+        }
     }
-    int n_tables = 0, n_entries = 0;
-    for (int a = 0; a <= MODEL_L_MAX; a++) {
-        for (int b = a; b <= MODEL_L_MAX; b++) {
-            for (int c = b; c <= a + b && c <= MODEL_L_MAX; c++) {
-                if ((a + b + c) % 2 != 0) {
-                    continue;
+    for (int u = 0; u <= 2 * l[0]; u++) {
+        for (int v = 0; v <= 2 * l[1]; v++) {
+            for (int w = 0; w <= 2 * l[2]; w++) {
+                integral[u][v][w] = 0;
+                for (int p = 0; p < SPHERE_POINTS; p++) {
+                    integral[u][v][w] +=
+                        weight[p] * value[p][l[0] * l[0] + u] * value[p][l[1] * l[1] + v] * value[p][l[2] * l[2] + w];
                 }
-                const int l[3] = {a, b, c};
-                memcpy(&m->coupling_l[3 * n_tables], l, sizeof l);
-                m->coupling_start[n_tables++] = n_entries;
-                double squares = 0;
-                int begin = n_entries;
-                for (int w = 0; w <= 2 * c; w++) {
-                    for (int u = 0; u <= 2 * a; u++) {
-                        for (int v = 0; v <= 2 * b; v++) {
-                            double integral = 0;
-                            for (int p = 0; p < SPHERE_POINTS; p++) {
-                                integral += weight[p] * value[p][a * a + u] * value[p][b * b + v] * value[p][c * c + w];
-                            }
-                            if (fabs(integral) < 1e-12) {
-                                continue;
-                            }
-                            m->coupling_m[3 * n_entries] = u;
-                            m->coupling_m[3 * n_entries + 1] = v;
-                            m->coupling_m[3 * n_entries + 2] = w;
-                            m->coupling_value[n_entries++] = integral;
-                            squares += integral * integral;
-                        }
-                    }
-                }
-                for (int e = begin; e < n_entries; e++) {
-                    m->coupling_value[e] /= sqrt(squares);
+                squares += integral[u][v][w] * integral[u][v][w];
+            }
+        }
+    }
+    for (int m1 = 0; m1 <= l[0]; m1++) {
+        for (int m2 = 0; m2 <= l[1]; m2++) {
+            for (int way = 0; way < (m1 > 0 && m2 > 0 ? 2 : 1); way++) {
+                const int mu = way == 0 ? m1 + m2 : abs(m1 - m2);
+                if (mu <= l[2]) {
+                    m->coupling[n++] = integral[l[0] + m1][l[1] + m2][l[2] + mu] / sqrt(squares);
                 }
             }
         }
     }
-    m->coupling_start[n_tables] = n_entries;
-    model_products(m, n_tables);
+    return n;
+}
+
+/* Products of each three l with an even sum: first those with features of order 4, then the others. */
+static inline void model_products(model *m)
+{
+    static int start[MODEL_L_MAX + 1][MODEL_L_MAX + 1][MODEL_L_MAX + 1];
+    int n_coefficients = 0;
+    m->d.n_terms = m->d.n_components;
+    for (int shared = 1; shared >= 0; shared--) {
+        for (int c = 0; c <= MODEL_L_MAX; c++) {
+            for (int a = 0; a <= MODEL_L_MAX; a++) {
+                for (int b = a; b <= MODEL_L_MAX; b++) {
+                    if ((a + b + c) % 2 != 0 || c > a + b || b > a + c) {
+                        continue;
+                    }
+                    if (shared) {
+                        start[a][b][c] = n_coefficients;
+                        n_coefficients = model_coefficients(m, (int[3]){a, b, c}, n_coefficients);
+                    }
+                    for (int first = 0; first < 2; first++) {
+                        m->run_coupling[m->d.n_runs] = start[a][b][c];
+                        model_product(m, (int[3]){a, b, c}, first, first + 2 * shared, shared);
+                    }
+                }
+            }
+        }
+    }
+    m->d.n_terms += 2 * MODEL_L_MAX + 1;
+    model_mirror(m);
 }
 
 static inline void model_radial(model *m, double cutoff)
@@ -245,37 +266,43 @@ static inline model *model_new(double cutoff, int core)
     }
     for (int l = 0, e = 0; l <= MODEL_L_MAX; l++) {
         for (int first = 0; first < MODEL_N_Q; first++) {
-            const int g = d->n_dots++;
-            m->dot_l[g] = l;
-            m->dot_first[g] = first * MODEL_N_LM + l * l;
-            m->dot_scale[g] = 1 / sqrt(2.0 * l + 1);
+            const int g = d->n_order2++;
+            m->order2_l[g] = l;
+            m->order2_first[g] = first * MODEL_N_LM + l * l;
             for (int second = first; second < MODEL_N_Q; second++) {
-                m->dot_second[e] = second * MODEL_N_LM + l * l;
-                m->dot_feature[e++] = f++;
+                m->order2_second[e] = second * MODEL_N_LM + l * l;
+                m->order2_feature[e++] = f++;
             }
-            m->dot_start[g + 1] = e;
+            m->order2_start[g + 1] = e;
         }
     }
     d->n_features = f;
-    model_couplings(m);
+    model_products(m);
     d->order0_feature = m->order0_feature;
     d->order1_base = m->order1_base;
     d->order1_feature = m->order1_feature;
+    d->order2_l = m->order2_l;
+    d->order2_first = m->order2_first;
+    d->order2_start = m->order2_start;
+    d->order2_second = m->order2_second;
+    d->order2_feature = m->order2_feature;
+    d->run_l = m->run_l;
+    d->run_coupling = m->run_coupling;
+    d->run_start = m->run_start;
+    d->coupling = m->coupling;
     d->product_first = m->product_first;
     d->product_second = m->product_second;
-    d->product_coupling = m->product_coupling;
     d->product_base = m->product_base;
-    d->product_of = m->product_of;
-    d->dot_l = m->dot_l;
-    d->dot_first = m->dot_first;
-    d->dot_start = m->dot_start;
-    d->dot_scale = m->dot_scale;
-    d->dot_second = m->dot_second;
-    d->dot_feature = m->dot_feature;
-    d->coupling_l = m->coupling_l;
-    d->coupling_start = m->coupling_start;
-    d->coupling_m = m->coupling_m;
-    d->coupling_value = m->coupling_value;
+    d->run_of = m->run_of;
+    d->order3_start = m->order3_start;
+    d->order3_third = m->order3_third;
+    d->order3_feature = m->order3_feature;
+    d->order4_start = m->order4_start;
+    d->order4_other = m->order4_other;
+    d->order4_feature = m->order4_feature;
+    d->mirrored_start = m->mirrored_start;
+    d->mirrored_other = m->mirrored_other;
+    d->mirrored_feature = m->mirrored_feature;
     if (core) {
         const double inner[2][2] =
             {

@@ -7,11 +7,24 @@ from comitia.density.couplings import real_coupling
 PADDING = 8  # rows of radial functions, as in ext/core/lanes.h
 
 
-def _sparse(coupling):
-    """Non-zero entries, (n, 3) indices and values, sorted by the last index."""
-    index = np.argwhere(coupling)
-    index = index[np.lexsort((index[:, 1], index[:, 0], index[:, 2]))]
-    return index, coupling[tuple(index.T)]
+def coefficients(l1, l2, l):
+    """Coefficients of a coupling in the order in which the kernel meets them (ext/core/coupling.h).
+
+    Of the entries of `real_coupling` with given absolute values of m, the kernel needs one: the others follow from it.
+    """
+    coupling, odd, found = real_coupling(l1, l2, l), (l1 + l2 + l) % 2, []
+    for m1 in range(l1 + 1):
+        for m2 in range(l2 + 1):
+            for mu in (m1 + m2, abs(m1 - m2)) if m1 > 0 and m2 > 0 else (m1 + m2,):
+                if mu > l or (odd and m1 == m2 == 0):
+                    continue
+                if not odd:
+                    found.append(coupling[l1 + m1, l2 + m2, l + mu])
+                elif mu > 0:
+                    found.append(-coupling[l1 + m1, l2 + m2, l - mu])
+                else:
+                    found.append(coupling[l1 - m1, l2 + m2, l])
+    return found
 
 
 def _columns(rows, n):
@@ -32,7 +45,7 @@ def _radial_functions(channels, n_channels, n_radial, l_max):
     return number
 
 
-def _quadratic(features, n_channels, n_radial, l_max, n_stride, dot_feature):
+def _quadratic(features, n_channels, n_radial, l_max, n_stride, order2_feature):
     """Places of the features of orders 1 and 2 in matrices W_l[q', q] (ext/core/quadratic.h).
 
     `n_dense` is 0 where the kernel had better go from feature to feature: for higher orders, and where so few of the
@@ -41,7 +54,7 @@ def _quadratic(features, n_channels, n_radial, l_max, n_stride, dot_feature):
     order1 = features[features[:, 0] == 1]
     k, n = np.divmod(order1[:, 1], n_radial)
     arrays = {"order1_place": np.asarray(k * n_stride + n, np.int32)}
-    dots = features[np.asarray(dot_feature, int)].reshape(-1, features.shape[1])
+    dots = features[np.asarray(order2_feature, int)].reshape(-1, features.shape[1])
     pairs = {(int(l), int(q)) for row in dots for q, l in ((row[1], row[2]), (row[3], row[4]))}
     dense_n = _radial_functions(pairs, n_channels, n_radial, l_max)
     arrays["dense_n"] = np.asarray(dense_n.ravel(), np.int32)
@@ -60,22 +73,62 @@ def _quadratic(features, n_channels, n_radial, l_max, n_stride, dot_feature):
     return arrays | {"n_dense": int(start[-1]), "dense_place": np.asarray(place.T.ravel(), np.int32)}
 
 
-class _Products:
-    """Products of two channels coupled to L, each made once; their terms follow `size` other terms."""
+def _flatten(lists):
+    """CSR arrays of lists of (number, feature)."""
+    number, feature = _columns([entry for entries in lists for entry in entries], 2)
+    return np.cumsum([0] + [len(entries) for entries in lists]), number, feature
 
-    def __init__(self, base, size):
-        self.channel_base, self.n_terms = base, size
-        self.base, self.couplings, self.of = {}, {}, []
 
-    def __call__(self, first, second, l):
-        """First term of the product of two channels (q, l)."""
-        table = self.couplings.setdefault((first[1], second[1], l), len(self.couplings))
-        key = (self.channel_base[first], self.channel_base[second], table)
-        if key not in self.base:
-            self.of += [len(self.base)] * (2 * l + 1)
-            self.base[key] = self.n_terms
-            self.n_terms += 2 * l + 1
-        return self.base[key]
+def _products(features, base, size):
+    """Arrays of the features of orders 3 and 4: products in runs, and what is multiplied with each.
+
+    Products of order 4 come first, and then those with the same L, so that a walk stays among the same components.
+    """
+    third, fourth = {}, {}  # products (l, l1, l2, channel, channel) -> features
+    for f, row in enumerate(features.tolist()):
+        factors = [(row[c], row[c + 1]) for c in range(1, 2 * row[0], 2)]
+        if row[0] == 3:
+            product = (row[6], row[2], row[4], *factors[:2])
+            third.setdefault(product, []).append((base[factors[2]], f))
+        elif row[0] == 4:
+            product, other = (row[9], row[2], row[4], *factors[:2]), (row[9], row[6], row[8], *factors[2:])
+            fourth.setdefault(product, []).append((other, f))
+            fourth.setdefault(other, [])
+    products = sorted(fourth) + sorted(set(third) - set(fourth))
+    index = {product: p for p, product in enumerate(products)}
+    others = [[(index[other], f) for other, f in fourth.get(product, [])] for product in products]
+    mirrored = [[] for _ in products]
+    for p, entries in enumerate(others):
+        for other, f in entries:
+            mirrored[other].append((p, f))
+
+    runs, run_of, bases = [], [], []
+    for p, (l, l1, l2, _, _) in enumerate(products):
+        if not runs or runs[-1][:3] != (l1, l2, l) or p == len(fourth):
+            runs.append((l1, l2, l, p))
+        run_of.append(len(runs) - 1)
+        bases.append(size)
+        size += (2 * l + 1) * (p < len(fourth))
+    values = [coefficients(*run[:3]) for run in runs]
+    arrays = {
+        "run_l": [run[:3] for run in runs],
+        "run_coupling": np.cumsum([0] + [len(value) for value in values])[:-1],
+        "run_start": [run[3] for run in runs] + [len(products)],
+        "run_of": run_of,
+        "product_first": [base[product[3]] for product in products],
+        "product_second": [base[product[4]] for product in products],
+        "product_base": bases,
+    }
+    for name, lists in (
+        ("order3", [third.get(product, []) for product in products]),
+        ("order4", others),
+        ("mirrored", mirrored),
+    ):
+        start, number, feature = _flatten(lists)
+        arrays |= {f"{name}_start": start, f"{name}_{'third' if name == 'order3' else 'other'}": number}
+        arrays[f"{name}_feature"] = feature
+    room = max((2 * product[0] + 1 for product in products), default=0)
+    return arrays, np.concatenate([np.zeros(0), *values]), len(fourth), size + room
 
 
 def arrange(features, n_channels, n_radial, l_max, l_dependent):
@@ -89,7 +142,7 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
 
     Returns
     -------
-    dict of int32 arrays and ints, named as in ext/core/descriptor.h, and the reals `coupling_value`, `dot_scale`.
+    dict of int32 arrays and ints, named as in ext/core/descriptor.h, and the reals `coupling`.
     """
     channels = sorted({(int(row[c + 1]), int(row[c])) for row in features for c in (1, 3, 5, 7) if row[c] >= 0})
     channel_n = _radial_functions(channels, n_channels, n_radial, l_max)
@@ -111,29 +164,18 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
             columns["channel"].append(k)
         size += 2 * l + 1
 
-    product = _Products(base, size)
-    order0, order1, dots = [], [], {}
+    order0, order1, order2 = [], [], {}
     for f, row in enumerate(features.tolist()):
-        order, l = row[0], row[2 * row[0]]  # l: that of the last factor
-        factors = [(row[c], row[c + 1]) for c in range(1, 2 * order, 2)]
-        if order == 0:
+        if row[0] == 0:
             order0.append(f)
-        elif order == 1:
-            order1.append((base[factors[0]], f))
-        elif order == 2:
-            dots.setdefault((l, base[factors[0]], 1 / np.sqrt(2 * l + 1)), []).append((base[factors[1]], f))
-        elif order == 3:
-            dots.setdefault((l, product(*factors[:2], l), 1.0), []).append((base[factors[2]], f))
-        else:
-            l = row[9]
-            pair = product(*factors[:2], l)
-            dots.setdefault((l, pair, np.sqrt(2 * l + 1)), []).append((product(*factors[2:], l), f))
-
+        elif row[0] == 1:
+            order1.append((base[row[1], row[2]], f))
+        elif row[0] == 2:
+            order2.setdefault((row[2], base[row[1], row[2]]), []).append((base[row[3], row[4]], f))
     bases1, features1 = _columns(order1, 2)
-    first, second, tables = _columns(list(product.base), 3)
-    dot_l, dot_first, dot_scale = _columns(list(dots), 3)
-    dot_second, dot_feature = _columns([entry for entries in dots.values() for entry in entries], 2)
-    entries = [_sparse(real_coupling(*ls)) for ls in product.couplings]
+    l2, first2 = _columns(list(order2), 2)
+    start2, second2, features2 = _flatten(list(order2.values()))
+    products, coupling, n_shared, n_terms = _products(features, base, size)
     integers = {
         "radial_offset": radial_offset,
         "n_used": used,
@@ -146,22 +188,13 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
         "order0_feature": order0,
         "order1_base": bases1,
         "order1_feature": features1,
-        "product_first": first,
-        "product_second": second,
-        "product_coupling": tables,
-        "product_base": list(product.base.values()),
-        "product_of": product.of,
-        "dot_l": dot_l,
-        "dot_first": dot_first,
-        "dot_start": np.cumsum([0] + [len(entries) for entries in dots.values()]),
-        "dot_second": dot_second,
-        "dot_feature": dot_feature,
-        "coupling_l": list(product.couplings),
-        "coupling_start": np.cumsum([0] + [len(value) for _, value in entries]),
-        "coupling_m": np.concatenate([m for m, _ in entries]) if entries else [],
-    }
+        "order2_l": l2,
+        "order2_first": first2,
+        "order2_start": start2,
+        "order2_second": second2,
+        "order2_feature": features2,
+    } | products
     arrays = {name: np.ascontiguousarray(np.ravel(value), np.int32) for name, value in integers.items()}
-    arrays["coupling_value"] = np.concatenate([value for _, value in entries]) if entries else np.zeros(0)
-    arrays["dot_scale"] = np.array(dot_scale, float)
-    sizes = {"n_stride": n_stride, "n_density": int(channel_offset[-1]), "n_terms": product.n_terms}
-    return arrays | sizes | _quadratic(features, n_channels, n_radial, l_max, n_stride, dot_feature)
+    sizes = {"n_stride": n_stride, "n_density": int(channel_offset[-1]), "n_shared": n_shared, "n_terms": n_terms}
+    quadratic = _quadratic(features, n_channels, n_radial, l_max, n_stride, features2)
+    return arrays | sizes | quadratic | {"coupling": coupling}
