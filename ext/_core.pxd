@@ -16,6 +16,7 @@ cdef extern from "descriptor.h" nogil:
         const int32_t *n_used
         const int32_t *channel_n
         const int32_t *channel_offset
+        const int32_t *channel_species
         size_t n_density
         const int32_t *order1_place
         int n_dense

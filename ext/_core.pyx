@@ -191,6 +191,10 @@ cdef class Kernel:
         self.d.n_used = self.integers(program["n_used"])
         self.d.channel_n = self.integers(program["channel_n"])
         self.d.channel_offset = self.integers(program["channel_offset"])
+        present = np.asarray(contraction) != 0
+        last = present.shape[1] - np.argmax(present[:, ::-1], axis=1)
+        self.d.channel_species = self.integers(
+            np.where(present.any(axis=1, keepdims=True), np.column_stack([np.argmax(present, axis=1), last]), 0))
         self.d.n_density = program["n_density"]
         self.d.order1_place = self.integers(program["order1_place"])
         self.d.n_dense = program["n_dense"]

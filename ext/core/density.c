@@ -22,27 +22,25 @@ INLINE int run_from(const descriptor *d, int k, int l, harmonics_run *run)
 }
 
 /* sum_j u R[f ...] Y_lm of all neighbours, for `width` vectors of functions and `tile` harmonics from lm on. */
-INLINE void expand_tile(const descriptor *d, const environment *env, const double *u, int f, int lm, const int width,
+INLINE void expand_tile(const descriptor *d, const environment *env, int k, int f, int lm, const int width,
                         const int tile, real *A)
 {
     const int n_lm = (d->l_max + 1) * (d->l_max + 1);
+    const real *weight = (const real *)(env->weight + (size_t)k * env->n_blocks);
+    int begin, end;
+    channel_range(d, env, k, &begin, &end);
     lanes sum[EXPAND_TILE];
     for (int a = 0; a < tile * width; a++)
         sum[a] = (lanes){0};
-    for (int t = 0; t < d->n_species; t++) {
-        const real weight = (real)u[t];
-        if (weight == 0)
-            continue;
-        for (int j = env->first[t]; j < env->first[t + 1]; j++) {
-            const real *functions = env->functions + (size_t)j * d->n_functions + f;
-            const real *Y = (const real *)(env->harmonics + (size_t)(j / LANES) * n_lm + lm) + j % LANES;
-            lanes R[2];
+    for (int j = begin; j < end; j++) {
+        const real *functions = env->functions + (size_t)j * d->n_functions + f;
+        const real *Y = (const real *)(env->harmonics + (size_t)(j / LANES) * n_lm + lm) + j % LANES;
+        lanes R[2];
+        for (int w = 0; w < width; w++)
+            R[w] = weight[j] * *(const lanes *)(functions + w * LANES);
+        for (int a = 0; a < tile; a++)
             for (int w = 0; w < width; w++)
-                R[w] = weight * *(const lanes *)(functions + w * LANES);
-            for (int a = 0; a < tile; a++)
-                for (int w = 0; w < width; w++)
-                    sum[a * width + w] += Y[a * LANES] * R[w];
-        }
+                sum[a * width + w] += Y[a * LANES] * R[w];
     }
     for (int a = 0; a < tile; a++)
         for (int w = 0; w < width; w++)
@@ -50,15 +48,15 @@ INLINE void expand_tile(const descriptor *d, const environment *env, const doubl
 }
 
 /* As many harmonics at a time as the registers hold. */
-INLINE void expand_run(const descriptor *d, const environment *env, const double *u, int f, int lm, int end,
-                       const int width, real *A)
+INLINE void expand_run(const descriptor *d, const environment *env, int k, int f, int lm, int end, const int width,
+                       real *A)
 {
     for (; LANES == 8 && lm + 16 <= end; lm += 16)
-        expand_tile(d, env, u, f, lm, width, 16, A);
+        expand_tile(d, env, k, f, lm, width, 16, A);
     for (; lm + 4 <= end; lm += 4)
-        expand_tile(d, env, u, f, lm, width, 4, A);
+        expand_tile(d, env, k, f, lm, width, 4, A);
     for (; lm < end; lm++)
-        expand_tile(d, env, u, f, lm, width, 1, A);
+        expand_tile(d, env, k, f, lm, width, 1, A);
 }
 
 void density_expand(const descriptor *d, environment *env, real *A)
@@ -71,16 +69,15 @@ void density_expand(const descriptor *d, environment *env, real *A)
         harmonics_values(d->l_max, &part, env->harmonics + (size_t)b * n_lm);
     }
     for (int k = 0; k < d->n_channels; k++) {
-        const double *u = d->contraction + (size_t)k * d->n_species;
         real *channel = A + d->channel_offset[k];
         harmonics_run run;
         for (int l = 0; l <= d->l_max;) {
             l = run_from(d, k, l, &run);
             int n = 0;
             for (; LANES < 8 && n + LANES < run.n; n += 2 * LANES)
-                expand_run(d, env, u, run.function + n, run.begin, run.end, 2, channel + n);
+                expand_run(d, env, k, run.function + n, run.begin, run.end, 2, channel + n);
             for (; n < run.n; n += LANES)
-                expand_run(d, env, u, run.function + n, run.begin, run.end, 1, channel + n);
+                expand_run(d, env, k, run.function + n, run.begin, run.end, 1, channel + n);
         }
     }
 }
@@ -130,11 +127,14 @@ void density_reverse(const descriptor *d, const environment *env, const real *ad
     const int n_lm = (d->l_max + 1) * (d->l_max + 1);
     for (int b = 0; b < env->n_blocks; b++) {
         const lanes x = env->unit[3 * b], y = env->unit[3 * b + 1], z = env->unit[3 * b + 2];
-        lanes angular[N_LM_MAX], along = env->core_slope[b], weight;
+        lanes angular[N_LM_MAX], along = env->core_slope[b];
         memset(angular, 0, n_lm * sizeof(lanes));
         for (int k = 0; k < d->n_channels; k++) {
-            if (!channel_weight(d, env, k, b, &weight))
+            int begin, end;
+            channel_range(d, env, k, &begin, &end);
+            if (b * LANES >= end || (b + 1) * LANES <= begin)
                 continue;
+            const lanes weight = env->weight[k * env->n_blocks + b];
             harmonics_run run;
             for (int l = 0; l <= d->l_max;) {
                 l = run_from(d, k, l, &run);
@@ -160,9 +160,7 @@ void density_tangent(const descriptor *d, const environment *env, const lanes *d
         const lanes *t = direction + 3 * b;
         block_tangent(d, env, b, t[0], t[1], t[2], &block);
         for (int k = 0; k < d->n_channels; k++) {
-            lanes weight;
-            if (!channel_weight(d, env, k, b, &weight))
-                continue;
+            const lanes weight = env->weight[k * env->n_blocks + b];
             for (int l = 0; l <= d->l_max; l++) {
                 const lanes *radial = env->radial + (size_t)b * d->n_functions + d->radial_offset[l];
                 const lanes *slope = env->slope + (size_t)b * d->n_functions + d->radial_offset[l];

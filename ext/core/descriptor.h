@@ -32,9 +32,10 @@ typedef struct {
     const double *contraction;    /* [n_channels][n_species] */
 
     /* density: channel k has the harmonics up to its last l with radial functions, n_stride numbers each */
-    size_t n_density;              /* numbers of A */
-    const int32_t *channel_offset; /* [n_channels] into A */
-    const int32_t *channel_n;      /* [n_channels][l_max + 1]: radial functions in use */
+    size_t n_density;               /* numbers of A */
+    const int32_t *channel_offset;  /* [n_channels] into A */
+    const int32_t *channel_n;       /* [n_channels][l_max + 1]: radial functions in use */
+    const int32_t *channel_species; /* [n_channels][2]: the first species that is part of it, and that after the last */
 
     /* correlations */
     int n_features, n_components;

@@ -6,9 +6,9 @@
 
 void environment_free(environment *env)
 {
-    void *arrays[] = {env->index,     env->species,   env->unit,   env->distance,     env->inverse_r,
-                      env->harmonics, env->functions, env->radial, env->slope,        env->core_slope,
-                      env->gathered,  env->neighbour, env->vector, env->slopes_of_one};
+    void *arrays[] = {env->index,      env->species,   env->weight,    env->unit,   env->distance,
+                      env->inverse_r,  env->harmonics, env->functions, env->radial, env->slope,
+                      env->core_slope, env->gathered,  env->neighbour, env->vector, env->slopes_of_one};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
     *env = (environment){0};
@@ -45,9 +45,10 @@ static int reserve_blocks(const descriptor *d, environment *env, int n)
     env->block_capacity = 0;
     if (grow(&env->index, n * LANES * sizeof(int32_t)) || grow(&env->species, n * LANES * sizeof(int32_t)) ||
         grow(&env->vector, n * LANES * 3 * sizeof(double)) || grow(&env->unit, 3 * one) || grow(&env->distance, one) ||
-        grow(&env->inverse_r, one) || grow(&env->core_slope, one) || grow(&env->harmonics, n_lm * one) ||
-        grow(&env->functions, n_functions * one) || grow(&env->radial, n_functions * one) ||
-        grow(&env->slope, n_functions * one) || grow(&env->slopes_of_one, n_functions * sizeof(lanes)))
+        grow(&env->weight, d->n_channels * one) || grow(&env->inverse_r, one) || grow(&env->core_slope, one) ||
+        grow(&env->harmonics, n_lm * one) || grow(&env->functions, n_functions * one) ||
+        grow(&env->radial, n_functions * one) || grow(&env->slope, n_functions * one) ||
+        grow(&env->slopes_of_one, n_functions * sizeof(lanes)))
         return OUT_OF_MEMORY;
     env->block_capacity = n;
     return 0;
@@ -137,7 +138,13 @@ static void sort(const descriptor *d, const structure *s, int n, const int *n_of
         y[place] = env->gathered[4 * g + 1];
         z[place] = env->gathered[4 * g + 2];
     }
+    real *weight = (real *)env->weight;
+    for (int g = 0; g < n; g++)
+        for (int k = 0; k < d->n_channels; k++)
+            weight[k * padded + g] = (real)d->contraction[k * d->n_species + env->species[g]];
     for (int place = n; place < padded; place++) {
+        for (int k = 0; k < d->n_channels; k++)
+            weight[k * padded + place] = 0;
         env->index[place] = 0;
         env->species[place] = env->species[n - 1];
         x[place] = y[place] = 0;

@@ -21,6 +21,7 @@ enum { MAX_SPECIES = 128 };
 typedef struct {
     int n, n_blocks;
     int first[MAX_SPECIES + 1]; /* neighbours of species t: first[t] ... first[t + 1] - 1 */
+    lanes *weight;              /* [n_channels][n_blocks] u[k][s_j], 0 in the padding */
     int32_t *index, *species;   /* [n_blocks LANES] atom and its species */
     lanes *unit;                /* [n_blocks][3] */
     lanes *distance;            /* [n_blocks] r, 0 in the padding */
@@ -52,19 +53,11 @@ INLINE int real_neighbours(const environment *env, int b)
     return env->n - b * LANES < LANES ? env->n - b * LANES : LANES;
 }
 
-/* Contraction u[k][s] of the neighbours of block b; returns whether any is not zero. */
-INLINE int channel_weight(const descriptor *d, const environment *env, int k, int b, lanes *weight)
+/* Neighbours that may be in channel k: from `begin` on, before `end`. */
+INLINE void channel_range(const descriptor *d, const environment *env, int k, int *begin, int *end)
 {
-    const double *u = d->contraction + (size_t)k * d->n_species;
-    const int32_t *species = env->species + b * LANES;
-    lanes found = {0};
-    int any = 0;
-    for (int v = 0; v < LANES; v++) {
-        found[v] = (real)u[species[v]];
-        any |= u[species[v]] != 0;
-    }
-    *weight = found;
-    return any;
+    *begin = env->first[d->channel_species[2 * k]];
+    *end = env->first[d->channel_species[2 * k + 1]];
 }
 
 #endif

@@ -120,7 +120,7 @@ static void component_slopes(const descriptor *d, const environment *env, int b,
         for (int c = 0, channel = -1; c < d->n_components; c++) {
             if (d->component_channel[c] != channel) {
                 channel = d->component_channel[c];
-                channel_weight(d, env, channel, b, &u);
+                u = env->weight[channel * env->n_blocks + b];
             }
             const size_t function = (size_t)b * d->n_functions + d->component_function[c];
             const int lm = d->component_lm[c];

@@ -26,7 +26,8 @@ typedef struct {
     _Alignas(64) double spline[MODEL_N_INTERVALS][6][PADDING];
     double contraction[MODEL_N_CHANNELS][MODEL_N_SPECIES];
     int32_t radial_offset[MODEL_L_MAX + 1], n_used[MODEL_L_MAX + 1];
-    int32_t channel_offset[MODEL_N_CHANNELS], channel_n[MODEL_N_CHANNELS * (MODEL_L_MAX + 1)];
+    int32_t channel_species[2 * MODEL_N_CHANNELS], channel_offset[MODEL_N_CHANNELS],
+        channel_n[MODEL_N_CHANNELS * (MODEL_L_MAX + 1)];
     int32_t component_source[MODEL_N_COMPONENTS], component_function[MODEL_N_COMPONENTS];
     int32_t component_lm[MODEL_N_COMPONENTS], component_channel[MODEL_N_COMPONENTS];
     int32_t order0_feature[1], order1_base[MODEL_N_Q], order1_feature[MODEL_N_Q];
@@ -251,6 +252,8 @@ static inline model *model_new(double cutoff, int core)
     d->n_used = m->n_used;
     m->channel_offset[1] = MODEL_N_LM * PADDING;
     d->channel_offset = m->channel_offset;
+    m->channel_species[1] = m->channel_species[3] = MODEL_N_SPECIES;
+    d->channel_species = m->channel_species;
     d->channel_n = m->channel_n;
     d->n_density = MODEL_N_CHANNELS * MODEL_N_LM * PADDING;
     d->component_source = m->component_source;
