@@ -119,3 +119,37 @@ cdef extern from "evaluate.h" nogil:
     int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
                          const double *directions, double *sums)
     int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial)
+
+
+cdef extern from "members.h" nogil:
+    ctypedef struct member_evaluator:
+        size_t n_allocations
+    ctypedef struct member_program:
+        int n_channels, n_products, n_terms
+        const int32_t *block_base
+        const int32_t *dot_start
+        const int32_t *dot_other
+        const int32_t *dot_feature
+        const int32_t *product_first
+        const int32_t *product_second
+        const int32_t *product_coupling
+        const int32_t *first_row
+        const int32_t *first_start
+        const int32_t *first_factor
+        const int32_t *first_out
+        const int32_t *second_row
+        const int32_t *second_start
+        const int32_t *second_factor
+        const int32_t *second_out
+        const double *first_value
+        const double *second_value
+        const int32_t *slot_start
+        const int32_t *slot_function
+        const int32_t *source_start
+        const int32_t *source_component
+        const double *source_factor
+        int most_slots
+    void member_evaluator_free(member_evaluator *e)
+    int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
+                         const structure *structures, int n_threads, size_t n_columns, const double *weights,
+                         double *forces, double *virials)

@@ -71,6 +71,7 @@ cdef class Batch:
     cdef structure *structures
     cdef neighbour_list *lists
     cdef evaluator state
+    cdef member_evaluator members
     cdef int busy
     cdef object evaluated_by  # sizes of the kernel that the scratch memory is made for
     cdef const int64_t[::1] sizes
@@ -108,6 +109,7 @@ cdef class Batch:
         free(self.lists)
         free(self.structures)
         evaluator_free(&self.state)
+        member_evaluator_free(&self.members)
 
     def update(self, const double[:, ::1] positions, const double[:, :, ::1] cells, int n_threads=1):
         """Take new positions (n_atoms, 3) and cells (n_structures, 3, 3), Å; return how many lists were rebuilt."""
@@ -147,7 +149,7 @@ cdef class Batch:
     def n_allocations(self):
         """How often memory was taken since the start: it stays put when sizes do."""
         cdef Py_ssize_t s
-        total = self.state.n_allocations
+        total = self.state.n_allocations + self.members.n_allocations
         for s in range(self.n_structures):
             total += self.lists[s].n_allocations
         return total
@@ -378,6 +380,9 @@ cdef class Kernel:
         for i in range(batch.n_atoms):
             if not 0 <= batch.species[i] < self.n_species:
                 raise ValueError(f"atom {i} has species index {batch.species[i]}; the model has {self.n_species}")
+
+
+include "members.pxi"
 
 
 def members_of(const double[:, ::1] sums, const double[:, ::1] deviations, const double[::1] mean):

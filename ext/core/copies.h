@@ -30,6 +30,8 @@
 #define evaluate_tangent COPY(evaluate_tangent)
 #define evaluate_design COPY(evaluate_design)
 #define linear_members COPY(linear_members)
+#define member_evaluator_free COPY(member_evaluator_free)
+#define evaluate_members COPY(evaluate_members)
 
 #endif
 

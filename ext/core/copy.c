@@ -5,5 +5,7 @@
 #define TEXT(name) TEXT_OF(name)
 
 const kernels COPY(kernels) = {
-    TEXT(COMITIA_INSTRUCTIONS), LANES, evaluator_free, evaluate, evaluate_tangent, evaluate_design, linear_members,
+    TEXT(COMITIA_INSTRUCTIONS), LANES,           evaluator_free, evaluate,
+    evaluate_tangent,           evaluate_design, linear_members, member_evaluator_free,
+    evaluate_members,
 };

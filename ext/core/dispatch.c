@@ -87,3 +87,23 @@ void linear_members(size_t n_structures, size_t n_members, size_t width, const d
 {
     kernels_in_use()->members(n_structures, n_members, width, sums, deviations, mean, members);
 }
+
+void member_evaluator_free(member_evaluator *e)
+{
+    if (e->made_by != NULL)
+        e->made_by->free_members(e);
+    *e = (member_evaluator){0};
+}
+
+int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
+                     const structure *structures, int n_threads, size_t n_columns, const double *weights,
+                     double *forces, double *virials)
+{
+    const kernels *copy = kernels_in_use();
+    if (e->made_by != copy) {
+        member_evaluator_free(e);
+        e->made_by = copy;
+    }
+    return copy->forces_of_members(e, d, program, n_structures, structures, n_threads, n_columns, weights, forces,
+                                   virials);
+}

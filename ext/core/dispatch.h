@@ -4,6 +4,7 @@
 
 #include "evaluate.h"
 #include "linear.h"
+#include "members.h"
 
 /* One copy of the kernels; the functions are those of the headers under their plain names. */
 struct kernels {
@@ -14,6 +15,9 @@ struct kernels {
     int (*tangent)(const descriptor *, size_t, const structure *, int, const double *, double *);
     int (*design)(const descriptor *, const structure *, double *, double *, double *);
     void (*members)(size_t, size_t, size_t, const double *, const double *, const double *, double *);
+    void (*free_members)(member_evaluator *);
+    int (*forces_of_members)(member_evaluator *, const descriptor *, const member_program *, size_t, const structure *,
+                             int, size_t, const double *, double *, double *);
 };
 typedef struct kernels kernels;
 

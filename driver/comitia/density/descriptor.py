@@ -7,9 +7,10 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from comitia._core import Batch, Kernel
+from comitia._core import Batch, Kernel, MemberKernel
 from comitia.density import radial
 from comitia.density.features import MAX_ORDER, describe, feature_list, roughness, total_degree
+from comitia.density.member_program import arrange_members
 from comitia.density.program import arrange
 from comitia.errors import SettingsError, StructureError
 from comitia.settings import convert
@@ -199,6 +200,14 @@ class Descriptor:
         """The compiled kernel of this descriptor, with the repulsive core given as (inner, outer, charge)."""
         program, spline = self._program
         return Kernel(self.cutoff, self.l_max, self.contraction, spline, program, self.n_features, core)
+
+    def member_kernel(self, kernel, weights):
+        """The compiled kernel of all members at once, for weights (n_members, n_species, n_features)."""
+        return MemberKernel(kernel, self._member_program, weights)
+
+    @cached_property
+    def _member_program(self):
+        return arrange_members(self.features, self._program[0], self.contraction, self.l_max)
 
     @cached_property
     def _bare_kernel(self):

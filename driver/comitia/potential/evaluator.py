@@ -119,9 +119,9 @@ class Evaluator:
             )
         member_forces = member_virials = None
         if members and committee:
-            each = [kernel.evaluate(batch, weights, n_threads=self.n_threads) for weights in potential.member_weights]
-            member_forces = np.stack([f["forces"].reshape(*shape, 3) for f in each], axis=1)
-            member_virials = np.stack([f["virials"] for f in each], axis=1)
+            of_all, of_all_virials = potential.member_kernel.evaluate(batch, self.n_threads)
+            member_forces = np.ascontiguousarray(np.moveaxis(of_all.reshape(*shape, 3, -1), 3, 1))
+            member_virials = np.ascontiguousarray(np.moveaxis(of_all_virials, 3, 1))
         forces = found["forces"].reshape(*shape, 3)
         return Predictions(energies, forces, found["virials"], atomic, members_e, sigma, member_forces, member_virials)
 

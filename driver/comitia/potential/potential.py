@@ -127,6 +127,11 @@ class Potential:
             return self.mean_weights[None]
         return self.mean_weights + self.deviations.reshape(self.n_members, *self.mean_weights.shape)
 
+    @cached_property
+    def member_kernel(self):
+        """The compiled kernel of the forces of all members."""
+        return self.descriptor.member_kernel(self.kernel, self.member_weights)
+
     def reference_energy(self, numbers):
         """Sum of the reference energies of atoms with these atomic numbers, eV."""
         return float(self.reference_energies[self.descriptor.species_index(numbers)].sum())
@@ -186,9 +191,9 @@ class Potential:
             energies, member_energies, sigma = committee_energies(energies, self.deviations, sums)
             sigma = sigma.tolist()
         if committee and members:
-            each = [self.kernel.evaluate(batch, weights, n_threads=n_threads) for weights in self.member_weights]
-            member_forces = np.split(np.array([f["forces"] for f in each]), ends, axis=1)
-            member_virials = list(np.stack([f["virials"] for f in each], axis=1))
+            of_all, virials = self.member_kernel.evaluate(batch, n_threads)
+            member_forces = np.split(np.ascontiguousarray(np.moveaxis(of_all, 2, 0)), ends, axis=1)
+            member_virials = list(np.ascontiguousarray(np.moveaxis(virials, 3, 1)))
             uncertainty = [self.force_uncertainty(f) for f in member_forces]
         return [
             Prediction(

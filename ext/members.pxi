@@ -1,0 +1,84 @@
+cdef class MemberKernel:
+    """Forces of all members of a committee at once; immutable, so that any number of threads may share it.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    program : dict of arrays, see `comitia.density.member_program.arrange_members`
+    weights : (n_members, n_species, n_features) array, eV
+    """
+
+    cdef Kernel kernel
+    cdef member_program p
+    cdef object kept
+    cdef const double[::1] weights
+    cdef readonly Py_ssize_t n_members, n_columns
+
+    def __cinit__(self, Kernel kernel not None, program, weights):
+        self.kernel, self.kept = kernel, []
+        self.n_members = len(weights)
+        if weights.shape[1:] != (kernel.n_species, kernel.n_features):
+            raise ValueError(f"weights must have shape (n_members, {kernel.n_species}, {kernel.n_features})")
+        self.n_columns = -(-self.n_members // 8) * 8  # PADDING of lanes.h
+        rows = np.zeros((kernel.n_species, kernel.n_features, self.n_columns))
+        rows[:, :, : self.n_members] = np.moveaxis(weights * program["scale"], 0, 2)
+        aligned = _aligned(rows.size)
+        aligned[: rows.size] = rows.ravel()
+        self.weights = aligned
+        self.p.n_channels, self.p.n_terms = program["n_channels"], program["n_terms"]
+        self.p.n_products, self.p.most_slots = len(program["product_first"]), program["most_slots"]
+        self.p.block_base = self.integers(program["block_base"])
+        self.p.dot_start = self.integers(program["dot_start"])
+        self.p.dot_other = self.integers(program["dot_other"])
+        self.p.dot_feature = self.integers(program["dot_feature"])
+        self.p.product_first = self.integers(program["product_first"])
+        self.p.product_second = self.integers(program["product_second"])
+        self.p.product_coupling = self.integers(program["product_coupling"])
+        self.p.first_row = self.integers(program["first_row"])
+        self.p.first_start = self.integers(program["first_start"])
+        self.p.first_factor = self.integers(program["first_factor"])
+        self.p.first_out = self.integers(program["first_out"])
+        self.p.second_row = self.integers(program["second_row"])
+        self.p.second_start = self.integers(program["second_start"])
+        self.p.second_factor = self.integers(program["second_factor"])
+        self.p.second_out = self.integers(program["second_out"])
+        self.p.first_value = self.reals(program["first_value"])
+        self.p.second_value = self.reals(program["second_value"])
+        self.p.slot_start = self.integers(program["slot_start"])
+        self.p.slot_function = self.integers(program["slot_function"])
+        self.p.source_start = self.integers(program["source_start"])
+        self.p.source_component = self.integers(program["source_component"])
+        self.p.source_factor = self.reals(program["source_factor"])
+
+    cdef const double *reals(self, array):
+        cdef const double[::1] view = np.append(array, 0.0)  # one more, so that an empty array has an address
+        self.kept.append(view)
+        return &view[0]
+
+    cdef const int32_t *integers(self, array):
+        cdef const int32_t[::1] view = np.append(array, 0).astype(np.int32)
+        self.kept.append(view)
+        return &view[0]
+
+    def evaluate(self, Batch batch not None, int n_threads=1):
+        """Forces and virials of every member, repulsive core included.
+
+        Returns
+        -------
+        forces : (n_atoms, 3, n_members) array, eV/Å
+        virials : (n_structures, 3, 3, n_members) array, eV
+        """
+        cdef int status
+        cdef double[:, :, ::1] forces = np.empty((batch.n_atoms + 1, 3, self.n_columns))
+        cdef double[:, :, :, ::1] virials = np.empty((batch.n_structures + 1, 3, 3, self.n_columns))
+        self.kernel.check(batch, n_threads)
+        batch.busy = 1
+        with nogil:
+            status = evaluate_members(&batch.members, &self.kernel.d, &self.p, batch.n_structures, batch.structures,
+                                      n_threads, self.n_columns, &self.weights[0], &forces[0, 0, 0],
+                                      &virials[0, 0, 0, 0])
+        batch.busy = 0
+        if status:
+            raise MemoryError(f"no memory left for the members' forces on {batch.n_atoms} atoms; use smaller batches")
+        return (np.asarray(forces)[: batch.n_atoms, :, : self.n_members],
+                np.asarray(virials)[: batch.n_structures, :, :, : self.n_members])
