@@ -19,7 +19,7 @@ cdef class MemberKernel:
         self.n_members = len(weights)
         if weights.shape[1:] != (kernel.n_species, kernel.n_features):
             raise ValueError(f"weights must have shape (n_members, {kernel.n_species}, {kernel.n_features})")
-        self.n_columns = -(-self.n_members // 8) * 8  # PADDING of lanes.h
+        self.n_columns = (self.n_members + 7) // 8 * 8  # PADDING of lanes.h
         rows = np.zeros((kernel.n_species, kernel.n_features, self.n_columns))
         rows[:, :, : self.n_members] = np.moveaxis(weights * program["scale"], 0, 2)
         aligned = _aligned(rows.size)

@@ -15,7 +15,7 @@ OPTIONS = {
 
 
 def one_by_one(potential, structures):
-    """Forces (n_members, n_atoms, 3) and virials (n_members, n_structures, 3, 3), a single evaluation for each member."""
+    """Forces (n_members, n_atoms, 3) and virials (n_members, n_structures, 3, 3): an evaluation for each member."""
     batch = potential.descriptor.batch(structures)
     each = [potential.kernel.evaluate(batch, weights, n_threads=1) for weights in potential.member_weights]
     return np.array([found["forces"] for found in each]), np.array([found["virials"] for found in each])

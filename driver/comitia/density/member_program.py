@@ -110,7 +110,7 @@ def arrange_members(features, program, contraction, l_max):
     slot_start, slot_function, sources = _slots(lm, function, channel, np.asarray(contraction), n_lm)
     dot_start, dot_other, dot_feature = _rows(blocks.partners, np.int32, np.int32)
     source_start, source_component, source_factor = _rows(sources, np.int32, float)
-    first, second, coupling = (np.array(x, np.int32) for x in (zip(*blocks.products) if blocks.products else [()] * 3))
+    first, second, coupling = np.array(blocks.products, np.int32).reshape(-1, 3).T
     return arrays | {
         "scale": scale,
         "n_channels": len(channels),
