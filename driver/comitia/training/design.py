@@ -56,8 +56,9 @@ class DesignStream:
     def _design(self, index):
         if index in self.cache:
             return self.cache[index]
-        design = self.descriptor.design(self.structures[index].atoms)
-        size = design.features.nbytes + design.forces.nbytes + design.virial.nbytes
+        s = self.structures[index]
+        design = self.descriptor.design(s.atoms, s.forces is not None, s.virial is not None)
+        size = sum(rows.nbytes for rows in design if rows is not None)
         with self.lock:
             if size <= self.room:
                 self.cache[index] = design

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import platform
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +20,10 @@ from comitia.threads import default_threads
 from comitia.training import dataset
 from comitia.training.calibration import Calibration
 from comitia.training.committee import fit_committee, refine
-from comitia.training.design import DesignStream
+from comitia.training.design import CACHE_BYTES, DesignStream
 from comitia.training.evidence import Evidence, PriorShape
 from comitia.training.groups import MAX_GROUPS, deal_folds, make_groups
+from comitia.training.memory import check_memory, fit_memory
 from comitia.training.normal_equations import KINDS, NormalEquations, triangle_size
 from comitia.training.passes import accumulate, gradient_of, residuals
 from comitia.training.settings import check_settings
@@ -116,6 +118,11 @@ class _Fit:
         key = earlier.index["key"] if earlier else ""
         key = sums_key(self.descriptor, split.training, self.targets, self.group, key)
         self.partial = PartialSums(output.with_suffix(".sums.partial"), key)
+        width, atoms = self.descriptor.width, [len(s.atoms) for s in split.training]
+        rows = sum(3 * n for n, s in zip(atoms, split.training, strict=True) if s.forces is not None)
+        cache = min(CACHE_BYTES, 8 * width * (rows + 7 * len(atoms)))
+        self.memory = fit_memory(width, len(self.stratum), self.n_threads, max(atoms), cache)
+        check_memory(self.memory, width, len(self.stratum))
 
     def _choose_terms(self):
         """Descriptor, reference energies and core, from the training set."""
@@ -337,6 +344,8 @@ def fit(settings, directory=".", output=None, progress=True):
     work.finish(output, potential, report["data"], held_out.records if held_out is not None else [])
     seconds = {**stages.seconds, "total": time.perf_counter() - begin}
     written = {"model": str(output), **report, "seconds": seconds, "threads": work.n_threads}
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of the process so far
+    written["memory"] = {"estimate": work.memory, "peak": peak, "unit": "bytes"}
     write_json(output.with_suffix(".json"), written)
     return FitResult(potential, written, output, held_out)
 

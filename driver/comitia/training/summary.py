@@ -66,7 +66,8 @@ def fit_lines(report):
         )
         lines += [f"  {line}" for line in calibration_lines(calibration.get("quality"))]
         lines += [f"  warning: {warning}" for warning in calibration["warnings"]]
+    memory = report["memory"]["peak"] / 2**30
     stages = "  ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
-    lines.append(f"time {seconds['total']:.1f} s  ({stages})  threads {report['threads']}")
+    lines.append(f"time {seconds['total']:.1f} s  ({stages})  threads {report['threads']}  memory {memory:.1f} GiB")
     lines.append(f"model {report['model']}")
     return lines
