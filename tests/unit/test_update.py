@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 from ase.io.extxyz import write_xyz
 from fits import BASIS, CUTOFF, Killed, dies_after, labelled
@@ -86,8 +85,10 @@ def test_one_by_one_is_all_at_once(folder, tmp_path):
         tmp_path / "o.safetensors",
         progress=False,
     )
-    scale = np.abs(once.potential.mean_weights).max()
-    assert_allclose(twice.potential.mean_weights, once.potential.mean_weights, rtol=0, atol=1e-6 * scale)
+    for structure in read_structures(folder / "test.xyz"):  # not the weights: where data leave them open, they round
+        one, other = (result.potential.compute(structure.atoms) for result in (twice, once))
+        assert_allclose(one.energy, other.energy, rtol=0, atol=1e-8)  # eV
+        assert_allclose(one.forces, other.forces, rtol=0, atol=1e-7)
     assert twice.report["data"]["structures"]["training"] == 84
     with pytest.raises(ComitiaError, match="67 of the 84 structures"):
         fit(settings("1.xyz", **changes), tmp_path, tmp_path / "m.safetensors", progress=False)
