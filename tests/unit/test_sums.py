@@ -11,7 +11,6 @@ from ase.io.extxyz import write_xyz
 from fits import BASIS, CUTOFF, Killed, dies_after, labelled
 from numpy.testing import assert_array_equal
 
-from comitia.errors import ComitiaError
 from comitia.settings import convert
 from comitia.training import FitSettings, fit, sums
 
@@ -66,7 +65,6 @@ def test_sums_of_a_process_that_is_killed(fitted, data, tmp_path):
     program = f"""
 import time
 from comitia.density import Descriptor
-from comitia.errors import ComitiaError
 from comitia.settings import convert
 from comitia.training import FitSettings, fit, sums
 sums.SAVE_EVERY, compute = 0.0, Descriptor.design
@@ -83,39 +81,3 @@ fit(settings, {str(data)!r}, {str(tmp_path / "m.safetensors")!r}, progress=False
     again = fit(settings(), data, tmp_path / "m.safetensors", progress=False)
     assert_array_equal(again.potential.weights, fitted.potential.weights)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.json", "m.safetensors"]
-
-
-def test_memory_does_not_grow_with_the_number_of_structures(tmp_path, monkeypatch):
-    """Sums of many rows: what NumPy allocates stays below the stated bound."""
-    import tracemalloc
-
-    import numpy as np
-
-    from comitia.training.memory import BASE, fit_memory
-    from comitia.training.normal_equations import NormalEquations
-
-    rng, n_columns, n_groups = np.random.default_rng(0), 60, 4
-    equations, rows = NormalEquations(n_groups, n_columns), rng.normal(size=(300, n_columns))
-    tracemalloc.start()
-    for number in range(200):
-        equations.add(number % n_groups, "forces", rows, rows[:, 0])
-    for group in range(n_groups):
-        equations.condense(group)
-    kept, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert kept < 2 * 8 * n_groups * n_columns**2
-    # here all groups are filled at once, as by as many threads
-    assert peak < fit_memory(n_columns, n_groups, n_groups, 100, 0) - BASE
-
-
-def test_a_fit_that_has_no_room_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("comitia.training.memory.available_memory", lambda: 100 << 20)
-    with pytest.raises(ComitiaError, match=r"columns in \d+ groups need about 0.\d GiB of memory, 0.1 GiB are free"):
-        fit(settings(), data, tmp_path / "m.safetensors", progress=False)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_report_states_the_memory(fitted):
-    memory = fitted.report["memory"]
-    assert memory["estimate"] > 0
-    assert memory["peak"] > 0
