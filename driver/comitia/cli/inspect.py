@@ -32,6 +32,12 @@ def description(potential):
         f"repulsive core      {'ZBL' if potential.core is not None else 'none'}",
         "units               energy eV, length Å, forces eV/Å, virial eV, stress eV/Å³",
     ]
+    if descriptor.pseudo_species is not None:
+        lines.append(f"pseudo-species      {len(descriptor.contraction)}; rows of the contraction u by element:")
+        lines += [
+            f"  {symbol:<2} " + " ".join(f"{value:8.4f}" for value in column)
+            for symbol, column in descriptor.pseudo_species.items()
+        ]
     training = metadata.get("data")
     if training:
         counts = ", ".join(f"{number} {name}" for name, number in training["structures"].items() if number)
@@ -45,7 +51,13 @@ def description(potential):
 @click.command(name="inspect", short_help="what is inside a model file")
 @click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the metadata of the file as JSON instead.")
-def command(model, as_json):
+@click.option(
+    "--figure",
+    metavar="MAP.png",
+    type=click.Path(path_type=Path),
+    help="Draw the map of the elements that the contraction to pseudo-species makes.",
+)
+def command(model, as_json, figure):
     """Species, cutoff, features, members, calibration, errors and origin of a model, with units.
 
     \b
@@ -56,6 +68,14 @@ def command(model, as_json):
     from comitia.training.summary import error_lines
 
     potential = comitia.load(model)
+    if figure is not None:
+        if potential.descriptor.pseudo_species is None:
+            raise ModelError(
+                f"{model}: its species are not contracted; fit it with `basis: {{pseudo_species: 2}}` for a map"
+            )
+        from comitia.report.element_map import element_map_figure
+
+        element_map_figure(potential.species, potential.descriptor.contraction, figure)
     if as_json:
         click.echo(to_json(potential.metadata), nl=False)
         return

@@ -21,6 +21,9 @@ def _one_for_each_order(number):
     return Annotated[list[number], msgspec.Meta(min_length=MAX_ORDER - 1, max_length=MAX_ORDER)]
 
 
+Channels = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which radial functions and which features a descriptor has; lists have one entry for each of the orders 1 to 4.
 
@@ -34,6 +37,9 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     l_max : largest angular momentum
     degree : bound on the sum of n + l over the factors of a feature; where null, what `max_features` leaves room for
     max_features : per centre species: the degree of orders 2 to 4 is lowered until they fit
+    pseudo_species : number of channels that the species are contracted to, for all orders or a list, one for each; each
+        order takes the first so many rows of one contraction, learned from the training data; by default, and where it
+        is not less than the number of species, every species is a channel
     """
 
     radial: Literal["bessel", "gaussian"] = "bessel"
@@ -48,11 +54,19 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: [None] * MAX_ORDER
     )
     max_features: Annotated[int, msgspec.Meta(ge=1)] = 700
+    pseudo_species: Channels | _one_for_each_order(Channels) | None = None
 
     def completed(self, name):
         """The list `name` with one entry for each order."""
         given, default = getattr(self, name), getattr(Basis(), name)
         return given + default[len(given) :]
+
+    def channels(self, n_species):
+        """Number of channels of each order, for so many species; the last of a short list counts for the rest."""
+        asked = n_species if self.pseudo_species is None else self.pseudo_species
+        asked = [asked] if isinstance(asked, int) else asked
+        asked = asked + asked[-1:] * (MAX_ORDER - len(asked))
+        return [min(k, n_species) if n else 0 for k, n in zip(asked, self.completed("n_max"), strict=True)]
 
 
 # highest order (0 for nu = 1) -> share of the budget that each order below it may take
@@ -67,7 +81,7 @@ class Design(NamedTuple):
     virial: np.ndarray | None  # (6, n_species * n_features), xx yy zz yz xz xy
 
 
-def truncated(n_species, n_max, l_max, degree, max_features, constant):
+def truncated(n_channels, n_max, l_max, degree, max_features, constant):
     """The feature list within the budget.
 
     Order 1 is kept whole; orders 2 and 3 may fill the share of the budget that `SHARES` gives to all orders up to
@@ -76,13 +90,13 @@ def truncated(n_species, n_max, l_max, degree, max_features, constant):
     """
     n_radial, orders = max(n_max), range(len(n_max))
     highest = max(order for order in orders if n_max[order] > 0)
-    parts = [feature_list(n_species, n_radial, [0] * len(n_max), l_max, degree, constant)]
+    parts = [feature_list(n_channels, n_radial, [0] * len(n_max), l_max, degree, constant)]
     for order in orders:
         only = [n if o == order else 0 for o, n in enumerate(n_max)]
 
         def listed(bound, only=only, order=order):
             bounds = [bound if o == order else None for o in orders]
-            return feature_list(n_species, n_radial, only, l_max, bounds, constant=False)
+            return feature_list(n_channels, n_radial, only, l_max, bounds, constant=False)
 
         room = max_features - sum(len(part) for part in parts)
         if order in SHARES[highest]:
@@ -99,7 +113,7 @@ def truncated(n_species, n_max, l_max, degree, max_features, constant):
             if len(part) == 0:
                 raise SettingsError(
                     f"basis: max_features = {max_features} leaves no room for correlation order {order + 1} with "
-                    f"{n_species} species; raise it, or set n_max of that order to 0"
+                    f"{n_channels[order]} species; raise it, or set n_max of that order to 0"
                 )
         parts.append(part)
     return np.concatenate(parts)
@@ -130,8 +144,15 @@ class Descriptor:
     features: np.ndarray
 
     @classmethod
-    def build(cls, species, cutoff, *, constant=True, **options):
+    def build(cls, species, cutoff, *, constant=True, contraction=None, **options):
         """A descriptor for the given atomic numbers; `options` are those of `Basis`.
+
+        Parameters
+        ----------
+        species : atomic numbers, in any order
+        cutoff : float, Å
+        constant : bool, whether the feature of order 0 is there
+        contraction : (n_channels, n_species) array, species by increasing atomic number; the identity when absent
 
         Raises
         ------
@@ -145,7 +166,14 @@ class Descriptor:
             raise SettingsError(f"cutoff is {cutoff} Å; it must be positive and finite")
         if max(n_max) < 1:
             raise SettingsError(f"basis: n_max {n_max} leaves no radial function; one of the orders must have some")
-        features = truncated(len(species), n_max, l_max, degree, basis.max_features, constant)
+        channels = basis.channels(len(species))
+        contraction = np.eye(len(species)) if contraction is None else np.array(contraction, float)
+        if contraction.shape != (max(channels), len(species)):
+            raise SettingsError(
+                f"basis: pseudo_species asks for {max(channels)} channels of {len(species)} species; the contraction "
+                f"is of shape {contraction.shape}: learn it from data with `comitia fit`, or give one of that shape"
+            )
+        features = truncated(channels, n_max, l_max, degree, basis.max_features, constant)
         used_l = int(max(features[:, [2, 4, 6, 8]].max(), 0))
         n_radial = max(n_max)
         if basis.radial == "bessel":
@@ -156,11 +184,20 @@ class Descriptor:
                 lambda r: radial.gaussian_soap(r, n_radial, used_l, cutoff, basis.width).reshape(len(r), -1), cutoff
             )
             offset = np.arange(used_l + 1, dtype=np.int32) * n_radial
-        return cls(species, float(cutoff), np.eye(len(species)), spline, n_radial, used_l, offset, features)
+        return cls(species, float(cutoff), contraction, spline, n_radial, used_l, offset, features)
 
     @property
     def n_species(self):
         return len(self.species)
+
+    @property
+    def pseudo_species(self):
+        """{symbol: its column of the contraction, a list}, or None where every species is a channel of its own."""
+        from ase.data import chemical_symbols
+
+        if np.array_equal(self.contraction, np.eye(self.n_species)):
+            return None
+        return {chemical_symbols[z]: u.tolist() for z, u in zip(self.species, self.contraction.T, strict=True)}
 
     @property
     def n_features(self):

@@ -47,7 +47,7 @@ def feature_list(n_channels, n_radial, n_max, l_max, degree, constant=True):
 
     Parameters
     ----------
-    n_channels : int, number of pseudo-species K
+    n_channels : int, number of pseudo-species K; or a sequence, one for each order
     n_radial : int, radial functions of the density; q = k n_radial + n
     n_max, l_max : sequences of int for nu = 1, 2, 3, 4: radial functions and angular momenta used at that order; an
         order with n_max = 0, or beyond the end, is left out
@@ -61,12 +61,13 @@ def feature_list(n_channels, n_radial, n_max, l_max, degree, constant=True):
 
     Drautz, Phys. Rev. B 99, 014104 (2019); Nigam, Pozdnyakov, Ceriotti, J. Chem. Phys. 153, 121101 (2020).
     """
+    n_channels = np.broadcast_to(n_channels, len(n_max))
     rows = [_row(0, [])] if constant else []
     for order in range(1, len(n_max) + 1):
         channels = [
             (l, k * n_radial + n)
             for l in range(l_max[order - 1] + 1)
-            for k in range(n_channels)
+            for k in range(n_channels[order - 1])
             for n in range(n_max[order - 1])
         ]
         degrees = [l + q % n_radial for l, q in channels]

@@ -94,7 +94,7 @@ def _parity(energy_axes, forces_axes, structures, predictions):
 
 
 @contextlib.contextmanager
-def _figure(path, size):
+def png_figure(path, size):
     """An empty figure of `size`, inches, that is written to `path` as a PNG at the end."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -119,7 +119,7 @@ def study_figure(results, report, path, parity=None):
     path : Path of the PNG
     parity : (structures, predictions) of the hold-out, or None
     """
-    with _figure(path, (8.0, 4.8) if parity else (5.2, 4.8)) as figure:
+    with png_figure(path, (8.0, 4.8) if parity else (5.2, 4.8)) as figure:
         halves = figure.subfigures(1, 2, width_ratios=[2.1, 1]) if parity else [figure.subfigures()]
         main, errors = halves[0].subplots(2, 1, sharex=True, height_ratios=[3, 1])
         if results["profiles"]:
@@ -172,6 +172,6 @@ def reliability_figure(calibration, path):
         for kind, factor, unit in (("energy", 1e3, "meV/atom"), ("forces", 1.0, "eV/Å"))
         if calibration.get(kind)
     ]
-    with _figure(path, (6.4, 2.9 * len(rows))) as figure:
+    with png_figure(path, (6.4, 2.9 * len(rows))) as figure:
         for axes, (kind, factor, unit) in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
             _draw_reliability(*axes, calibration[kind], kind, factor, unit)

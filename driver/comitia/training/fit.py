@@ -27,6 +27,7 @@ from comitia.training.memory import check_memory, fit_memory
 from comitia.training.normal_equations import KINDS, NormalEquations, triangle_size
 from comitia.training.passes import accumulate, gradient_of, residuals
 from comitia.training.settings import check_settings
+from comitia.training.species import learn_contraction
 from comitia.training.sums import PartialSums, digest, sums_key
 from comitia.training.update import EarlierFit, fingerprints, keep
 from comitia.training.validation import Evaluation, evaluate
@@ -131,12 +132,18 @@ class _Fit:
 
         settings, training = self.settings, self.split.training
         species, constant = _species(self.split), settings.reference_energies is None
-        basis = msgspec.structs.asdict(settings.basis)
-        self.descriptor = Descriptor.build(species, settings.cutoff, constant=constant, **basis)
         self.e0 = dataset.reference_energies(training, species, settings.reference_energies)
         self.core = None
         if settings.core:
             self.core = ZBL(species, *dataset.core_radii(training, species, settings.cutoff))
+
+        def target(structure):
+            return dataset.make_target(structure, species, self.e0, self.core, settings.weights)
+
+        channels = settings.basis.channels(len(species))
+        contraction = learn_contraction(training, target, species, settings.cutoff, channels, self.stages.stage)
+        basis = msgspec.structs.asdict(settings.basis) | {"constant": constant, "contraction": contraction}
+        self.descriptor = Descriptor.build(species, settings.cutoff, **basis)
 
     def _deal(self):
         """Which group every structure is in, and which groups are held out in which fold."""
@@ -334,6 +341,7 @@ def fit(settings, directory=".", output=None, progress=True):
         "units": UNITS,
         "settings": msgspec.to_builtins(settings),
         "features": {"per_species": work.descriptor.n_features, "columns": work.descriptor.width},
+        "pseudo_species": work.descriptor.pseudo_species,
         "regularisation": _regularisation_report(work),
         "calibration": _calibration_report(settings, source, held_out, energy, forces),
         "errors": _error_report(work, validation, test, energy, forces),
