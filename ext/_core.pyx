@@ -161,7 +161,8 @@ cdef class Kernel:
     Parameters
     ----------
     contraction : (n_channels, n_species) array
-    spline : (n_intervals, 6, n_functions) array, n_functions padded to a multiple of 8
+    spline : (n_tables, n_intervals, 6, n_functions) array, one table for each species or for all of them; n_functions
+        padded to a multiple of 8
     program : dict of arrays, see `comitia.density.program.arrange`
     core : None, or (inner, outer, charge): (n_species, n_species) Å twice, and atomic numbers
     """
@@ -175,7 +176,8 @@ cdef class Kernel:
         self.n_species, self.n_features = contraction.shape[1], n_features
         self.d.n_species, self.d.n_channels, self.d.l_max = contraction.shape[1], contraction.shape[0], l_max
         self.d.cutoff = cutoff
-        self.d.n_intervals, self.d.n_functions = spline.shape[0], spline.shape[2]
+        self.d.n_intervals, self.d.n_functions = spline.shape[1], spline.shape[3]
+        self.d.spline_start = self.integers(np.arange(self.n_species) % len(spline) * (spline.size // len(spline)))
         self.d.n_stride = program["n_stride"]
         self.d.n_features = n_features
         self.d.n_components = len(program["component_source"])

@@ -191,7 +191,7 @@ def coupling(l1, l2, l3):
 def density(descriptor, atoms, pairs, vectors):
     r"""Coefficients A (..., n_atoms, n_channels, (l_max + 1)^2) for pair vectors (..., n_pairs, 3).
 
-    .. math:: A_i[(k, n), l, m] = \sum_j u[k, s_j] R_{nl}(r_{ij}) Y_{lm}(\hat r_{ij})
+    .. math:: A_i[(k, n), l, m] = \sum_j u[k, s_j] R_{nl}^{s_j}(r_{ij}) Y_{lm}(\hat r_{ij})
     """
     n_radial, l_max = descriptor.n_radial, descriptor.l_max
     contraction = np.asarray(descriptor.contraction)
@@ -200,15 +200,15 @@ def density(descriptor, atoms, pairs, vectors):
     harmonics = real_harmonics(l_max, vectors)
     lead = vectors.shape[:-2]
     a = np.zeros((*lead, len(atoms), len(contraction), n_radial, (l_max + 1) ** 2), dtype=vectors.dtype)
+    offsets = np.broadcast_to(descriptor.radial_offset, (len(descriptor.species), l_max + 1))
     for l in range(l_max + 1):
-        offset = descriptor.radial_offset[l]
         block = slice(l * l, (l + 1) ** 2)
-        for i in range(len(atoms)):
-            mine = np.flatnonzero(pairs.centres == i)
-            a[..., i, :, :, block] = np.einsum(
-                "kp,...pn,...pm->...knm",
-                contraction[:, species[pairs.others[mine]]],
-                functions[..., mine, offset : offset + n_radial],
+        for i, s in np.ndindex(len(atoms), len(descriptor.species)):
+            mine = np.flatnonzero((pairs.centres == i) & (species[pairs.others] == s))
+            a[..., i, :, :, block] += np.einsum(
+                "k,...pn,...pm->...knm",
+                contraction[:, s],
+                functions[..., mine, offsets[s, l] : offsets[s, l] + n_radial],
                 harmonics[..., mine, block],
                 optimize=True,
             )

@@ -100,13 +100,14 @@ def structures(numbers):
     return {name: mixed(atoms, list(numbers), seed) for seed, (name, atoms) in enumerate(_bases().items())}
 
 
-def tables(species, seed, *, n_channels, n_radial, l_max, per_l, cutoff=CUTOFF, n_intervals=24):
+def tables(species, seed, *, n_channels, n_radial, l_max, per_l, per_species=False, cutoff=CUTOFF, n_intervals=24):
     """Arrays of a random descriptor: splines whose value and first two derivatives are continuous, random contraction.
 
     Every piece interpolates random values, slopes and curvatures at its ends that fall to zero at the cutoff.
     """
     rng = np.random.default_rng(seed)
-    n_functions = n_radial * (l_max + 1) if per_l else n_radial
+    n_of_one = n_radial * (l_max + 1) if per_l else n_radial
+    n_functions = n_of_one * (len(species) if per_species else 1)
     x = np.linspace(0, 1, n_intervals + 1)[:, None]
     frequency, phase = rng.uniform(2, 9, n_functions), rng.uniform(0, 6, n_functions)
     # values, first and second derivatives with respect to t of (1 - x)^3 cos(frequency x + phase)
@@ -128,6 +129,9 @@ def tables(species, seed, *, n_channels, n_radial, l_max, per_l, cutoff=CUTOFF, 
         ],
         axis=1,
     )
+    offset = np.array([l * n_radial if per_l else 0 for l in range(l_max + 1)], dtype=np.int32)
+    if per_species:
+        offset = offset + n_of_one * np.arange(len(species), dtype=np.int32)[:, None]
     contraction = np.eye(len(species)) if n_channels is None else rng.normal(size=(n_channels, len(species)))
     return {
         "species": np.array(species),
@@ -136,7 +140,7 @@ def tables(species, seed, *, n_channels, n_radial, l_max, per_l, cutoff=CUTOFF, 
         "spline": np.ascontiguousarray(spline),
         "n_radial": n_radial,
         "l_max": l_max,
-        "radial_offset": np.array([l * n_radial if per_l else 0 for l in range(l_max + 1)], dtype=np.int32),
+        "radial_offset": offset,
     }
 
 

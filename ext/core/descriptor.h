@@ -25,7 +25,8 @@ typedef struct {
 
     /* radial functions: quintic pieces in powers of the position inside one of n_intervals equal intervals */
     int n_intervals, n_functions; /* n_functions is a multiple of PADDING */
-    const double *spline;         /* [n_intervals][6][n_functions] */
+    const double *spline;         /* [n_intervals][6][n_functions], for each species or for all of them */
+    const int32_t *spline_start;  /* [n_species]: where those of neighbours of this species begin */
     int n_stride;                 /* padded number of n of each l */
     const int32_t *radial_offset; /* [l_max + 1]: function of n = 0 */
     const int32_t *n_used;        /* [l_max + 1]: radial functions in use at this l, not increasing with l */

@@ -212,7 +212,8 @@ static void fill_block(const descriptor *d, environment *env, int b)
         for (int f = d->radial_offset[l]; f < d->radial_offset[l] + d->n_used[l]; f += LANES) {
             for (int v = 0; v < count; v++) {
                 const int interval = (int)position[v] < d->n_intervals ? (int)position[v] : d->n_intervals - 1;
-                spline_at(d->SPLINE + (size_t)interval * 6 * d->n_functions, d->n_functions, f,
+                const real *table = d->SPLINE + d->spline_start[env->species[b * LANES + v]];
+                spline_at(table + (size_t)interval * 6 * d->n_functions, d->n_functions, f,
                           (real)(position[v] - interval), (real)per_r, functions + (size_t)v * d->n_functions,
                           env->slopes_of_one + (size_t)v * d->n_functions);
             }

@@ -26,7 +26,7 @@ typedef struct {
     _Alignas(64) double spline[MODEL_N_INTERVALS][6][PADDING];
     double contraction[MODEL_N_CHANNELS][MODEL_N_SPECIES];
     int32_t radial_offset[MODEL_L_MAX + 1], n_used[MODEL_L_MAX + 1];
-    int32_t channel_species[2 * MODEL_N_CHANNELS], channel_offset[MODEL_N_CHANNELS],
+    int32_t spline_start[MODEL_N_SPECIES], channel_species[2 * MODEL_N_CHANNELS], channel_offset[MODEL_N_CHANNELS],
         channel_n[MODEL_N_CHANNELS * (MODEL_L_MAX + 1)];
     int32_t component_source[MODEL_N_COMPONENTS], component_function[MODEL_N_COMPONENTS];
     int32_t component_lm[MODEL_N_COMPONENTS], component_channel[MODEL_N_COMPONENTS];
@@ -216,6 +216,7 @@ static inline void model_radial(model *m, double cutoff)
     m->d.n_intervals = MODEL_N_INTERVALS;
     m->d.n_functions = m->d.n_stride = PADDING;
     m->d.spline = &m->spline[0][0][0];
+    m->d.spline_start = m->spline_start;
 }
 
 /* `core`: with the repulsion of two elements, Si and O. */

@@ -70,8 +70,11 @@ def test_round_trip_keeps_every_bit(tmp_path, options):
     assert again.read_bytes() == path.read_bytes()
 
 
-def test_contraction_and_radial_functions_of_each_l_survive(tmp_path):
-    arrays = systems.random_arrays([1, 6, 14], 51, n_channels=2, n_radial=2, l_max=3, per_l=True)
+@pytest.mark.parametrize("per_species", [False, True])
+def test_contraction_and_radial_functions_of_each_l_survive(tmp_path, per_species):
+    arrays = systems.random_arrays(
+        [1, 6, 14], 51, n_channels=2, n_radial=2, l_max=3, per_l=True, per_species=per_species
+    )
     saved = systems.potential([1, 6, 14], arrays=arrays)
     saved.save(tmp_path / "model.safetensors")
     atoms = systems.structures([1, 6, 14])["triclinic"]

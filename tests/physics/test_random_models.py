@@ -22,6 +22,7 @@ def models(draw):
         n_radial=draw(st.integers(1, 10)),
         l_max=draw(st.integers(0, 5)),
         per_l=draw(st.booleans()),
+        per_species=draw(st.booleans()),
         n_each=draw(st.integers(1, 12)),
         cutoff=draw(st.sampled_from([2.5, 4.0])),
         n_intervals=draw(st.sampled_from([1, 7, 64])),

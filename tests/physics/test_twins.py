@@ -20,6 +20,8 @@ CASES = {
     "four species, contracted to one": systems.random_arrays([1, 6, 8, 14], 15, n_channels=1, n_radial=5, l_max=3),
     "radial functions of each l": systems.random_arrays([6, 14], 16, n_radial=3, l_max=4, per_l=True),
     "of each l, contracted": systems.random_arrays([1, 6, 14], 17, n_channels=2, n_radial=2, l_max=3, per_l=True),
+    "of each species": systems.random_arrays([1, 6, 14], 22, n_radial=3, l_max=3, per_species=True),
+    "of each species and l": systems.random_arrays([6, 14], 23, n_radial=3, l_max=3, per_l=True, per_species=True),
     "more radial functions than lanes": systems.random_arrays([14], 18, n_radial=11, l_max=2),
     "the same, of each l": systems.random_arrays([14], 19, n_radial=9, l_max=3, per_l=True),
     "highest l": systems.random_arrays([14], 20, n_radial=2, l_max=8, n_each=20),

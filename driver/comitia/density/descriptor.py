@@ -27,11 +27,11 @@ Channels = Annotated[int, msgspec.Meta(ge=1)]
 class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which radial functions and which features a descriptor has; lists have one entry for each of the orders 1 to 4.
 
-    A list of three leaves the fourth entry at its default: order 4 is off.
+    A list of three leaves order 4 off. What is null follows from the `accuracy` asked for.
 
     Attributes
     ----------
-    radial : radial functions
+    radial : radial functions; `optimal` ones are learned from the training structures
     width : of the Gaussian basis, Å
     n_max : number of radial functions; 0 leaves the order out
     l_max : largest angular momentum
@@ -42,35 +42,40 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         is not less than the number of species, every species is a channel
     """
 
-    radial: Literal["bessel", "gaussian"] = "bessel"
+    radial: Literal["optimal", "bessel", "gaussian"] | None = None
     width: Annotated[float, msgspec.Meta(gt=0)] = 0.5
-    n_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=64)]) = msgspec.field(
-        default_factory=lambda: [12, 8, 5, 0]
-    )
-    l_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=8)]) = msgspec.field(
-        default_factory=lambda: [0, 6, 5, 3]
-    )
+    n_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=64)]) | None = None
+    l_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=8)]) | None = None
     degree: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0)] | None) = msgspec.field(
         default_factory=lambda: [None] * MAX_ORDER
     )
-    max_features: Annotated[int, msgspec.Meta(ge=1)] = 700
+    max_features: Annotated[int, msgspec.Meta(ge=1)] | None = None
     pseudo_species: Channels | _one_for_each_order(Channels) | None = None
 
-    def completed(self, name):
-        """The list `name` with one entry for each order."""
-        given, default = getattr(self, name), getattr(Basis(), name)
-        return given + default[len(given) :]
+    def completed(self, preset):
+        """This basis with what is null taken from the preset, and one entry for each order in its lists."""
+        given = {
+            name: getattr(preset if getattr(self, name) is None else self, name)
+            for name in ("radial", "n_max", "l_max", "max_features")
+        }
+        for name, rest in (("n_max", 0), ("l_max", 0), ("degree", None)):
+            value = given.get(name, self.degree)
+            given[name] = value + [rest] * (MAX_ORDER - len(value))
+        return msgspec.structs.replace(self, **given)
 
     def channels(self, n_species):
-        """Number of channels of each order, for so many species; the last of a short list counts for the rest."""
+        """Number of channels of each order of a completed basis; the last of a short list counts for the rest."""
         asked = n_species if self.pseudo_species is None else self.pseudo_species
         asked = [asked] if isinstance(asked, int) else asked
         asked = asked + asked[-1:] * (MAX_ORDER - len(asked))
-        return [min(k, n_species) if n else 0 for k, n in zip(asked, self.completed("n_max"), strict=True)]
+        return [min(k, n_species) if n else 0 for k, n in zip(asked, self.n_max, strict=True)]
 
+
+WITHOUT_DATA = Basis(radial="bessel", n_max=[12, 8, 5, 0], l_max=[0, 6, 5, 3], max_features=700)
 
 # highest order (0 for nu = 1) -> share of the budget that each order below it may take
 SHARES = {0: {}, 1: {}, 2: {1: 0.4}, 3: {1: 0.25, 2: 0.35}}
+SHARES_OPTIMAL = SHARES | {3: {1: 0.12, 2: 0.4}}  # with optimal radial functions
 
 
 class Design(NamedTuple):
@@ -81,35 +86,40 @@ class Design(NamedTuple):
     virial: np.ndarray | None  # (6, n_species * n_features), xx yy zz yz xz xy
 
 
-def truncated(n_channels, n_max, l_max, degree, max_features, constant):
+def truncated(n_channels, n_max, l_max, degree, max_features, constant, factor_degree=None):
     """The feature list within the budget.
 
     Order 1 is kept whole; orders 2 and 3 may fill the share of the budget that `SHARES` gives to all orders up to
     them where there is a higher order, and the highest what is left: the bound on the total degree of each falls until
-    it fits.
+    it fits. The degree of a factor is `factor_degree`, (n_channels, n_l, n_radial), by default n + l, and always so
+    where `degree` is given.
     """
     n_radial, orders = max(n_max), range(len(n_max))
     highest = max(order for order in orders if n_max[order] > 0)
+    shares = (SHARES if factor_degree is None else SHARES_OPTIMAL)[highest]
     parts = [feature_list(n_channels, n_radial, [0] * len(n_max), l_max, degree, constant)]
     for order in orders:
         only = [n if o == order else 0 for o, n in enumerate(n_max)]
 
         def listed(bound, only=only, order=order):
             bounds = [bound if o == order else None for o in orders]
-            return feature_list(n_channels, n_radial, only, l_max, bounds, constant=False)
+            factor = factor_degree if degree[order] is None else None
+            return feature_list(n_channels, n_radial, only, l_max, bounds, False, factor)
 
         room = max_features - sum(len(part) for part in parts)
-        if order in SHARES[highest]:
-            room = min(room, int(SHARES[highest][order] * max_features))
-        bound = degree[order]
+        if order in shares:
+            room = min(room, int(shares[order] * max_features))
+        bound, highest_degree = degree[order], (order + 1) * (n_max[order] - 1 + l_max[order])
         if order > 0 and bound is None:  # the smallest bound that already fills the room: few features to list
             bound = 0
-            while bound < (order + 1) * (n_max[order] - 1 + l_max[order]) and len(listed(bound)) <= room:
+            if factor_degree is not None:
+                highest_degree = (order + 1) * factor_degree[:, : l_max[order] + 1, : n_max[order]].max(initial=0)
+            while bound < highest_degree and len(listed(bound)) <= room:
                 bound += 1
         part = listed(bound)
-        if order > 0 and len(part) > room:  # whole degrees only
-            degrees = total_degree(part, n_radial)
-            part = part[degrees <= np.sort(degrees)[room] - 1] if room >= 0 else part[:0]
+        if order > 0 and len(part) > room:  # all features of a degree, or none
+            degrees = total_degree(part, n_radial, factor_degree if degree[order] is None else None)
+            part = part[degrees < np.sort(degrees)[room] - 1e-9] if room >= 0 else part[:0]
             if len(part) == 0:
                 raise SettingsError(
                     f"basis: max_features = {max_features} leaves no room for correlation order {order + 1} with "
@@ -130,8 +140,11 @@ class Descriptor:
     contraction : (n_channels, n_species) array u: pseudo-species from species
     spline : (n_intervals, 6, n_functions) array, quintic pieces of the radial functions on [0, cutoff]
     n_radial, l_max : int; q = k n_radial + n
-    radial_offset : (l_max + 1,) int32 array: function of (n, l) is radial_offset[l] + n
+    radial_offset : (l_max + 1,) int32 array: function of (n, l) is radial_offset[l] + n; or (n_species, l_max + 1),
+        where the functions depend on the species of the neighbour
     features : (n_features, 10) int32 array, see `comitia.density.features.feature_list`
+    factor_variance : (n_channels, n_l, n_radial) array or None; variance expected of a factor (k, l, n) with optimal
+        radial functions, for the prior of a fit; not in the model file
     """
 
     species: np.ndarray
@@ -142,9 +155,10 @@ class Descriptor:
     l_max: int
     radial_offset: np.ndarray
     features: np.ndarray
+    factor_variance: np.ndarray | None = None
 
     @classmethod
-    def build(cls, species, cutoff, *, constant=True, contraction=None, **options):
+    def build(cls, species, cutoff, *, constant=True, contraction=None, optimal=None, **options):
         """A descriptor for the given atomic numbers; `options` are those of `Basis`.
 
         Parameters
@@ -153,15 +167,16 @@ class Descriptor:
         cutoff : float, Å
         constant : bool, whether the feature of order 0 is there
         contraction : (n_channels, n_species) array, species by increasing atomic number; the identity when absent
+        optimal : OptimalRadial for `radial: optimal`
 
         Raises
         ------
         SettingsError
             for an unknown option, or one that makes no sense.
         """
-        basis = convert(options, Basis, "basis")
+        basis = convert(options, Basis, "basis").completed(WITHOUT_DATA)
         species = np.array(sorted({int(z) for z in species}), np.int64)
-        n_max, l_max, degree = (basis.completed(name) for name in ("n_max", "l_max", "degree"))
+        n_max, l_max = basis.n_max, basis.l_max
         if not (cutoff > 0 and np.isfinite(cutoff)):
             raise SettingsError(f"cutoff is {cutoff} Å; it must be positive and finite")
         if max(n_max) < 1:
@@ -173,18 +188,24 @@ class Descriptor:
                 f"basis: pseudo_species asks for {max(channels)} channels of {len(species)} species; the contraction "
                 f"is of shape {contraction.shape}: learn it from data with `comitia fit`, or give one of that shape"
             )
-        features = truncated(channels, n_max, l_max, degree, basis.max_features, constant)
+        if (basis.radial == "optimal") != (optimal is not None):
+            raise SettingsError("basis: radial: optimal is learned from training structures; use it in `comitia fit`")
+        variance = None if optimal is None else optimal.variance
+        factor_degree = None if optimal is None else -0.5 * np.log(variance)
+        features = truncated(channels, n_max, l_max, basis.degree, basis.max_features, constant, factor_degree)
         used_l = int(max(features[:, [2, 4, 6, 8]].max(), 0))
         n_radial = max(n_max)
-        if basis.radial == "bessel":
+        offset = np.arange(used_l + 1, dtype=np.int32) * n_radial
+        if basis.radial == "optimal":
+            spline, offset = optimal.spline, optimal.offset[:, : used_l + 1]
+        elif basis.radial == "bessel":
             spline = radial.spline_table(lambda r: radial.bessel(r, n_radial, cutoff), cutoff)
             offset = np.zeros(used_l + 1, np.int32)
         else:
             spline = radial.spline_table(
                 lambda r: radial.gaussian_soap(r, n_radial, used_l, cutoff, basis.width).reshape(len(r), -1), cutoff
             )
-            offset = np.arange(used_l + 1, dtype=np.int32) * n_radial
-        return cls(species, float(cutoff), contraction, spline, n_radial, used_l, offset, features)
+        return cls(species, float(cutoff), contraction, spline, n_radial, used_l, offset, features, variance)
 
     @property
     def n_species(self):
@@ -212,7 +233,9 @@ class Descriptor:
     @property
     def smoothness(self):
         """(n_features,) scale of the prior: the penalty of a weight goes with its square."""
-        return roughness(self.features, self.n_radial)
+        if self.factor_variance is None:
+            return roughness(self.features, self.n_radial)
+        return np.exp(total_degree(self.features, self.n_radial, -0.5 * np.log(self.factor_variance)))
 
     @property
     def orders(self):
@@ -222,15 +245,16 @@ class Descriptor:
     @cached_property
     def _program(self):
         n_channels = len(self.contraction)
-        l_dependent = bool(np.any(self.radial_offset))
+        offset = np.atleast_2d(self.radial_offset)
+        l_dependent = bool(np.any(offset != offset[:, :1]))
         program = arrange(self.features, n_channels, self.n_radial, self.l_max, l_dependent)
         # the kernel reads its own padded copy of the splines: n_stride functions for each l, zero where unused
         stride, n_l = program["n_stride"], self.l_max + 1 if l_dependent else 1
         n = min(self.n_radial, stride)
-        padded = np.zeros((*self.spline.shape[:2], n_l * stride))
-        for l in range(n_l):
-            first = self.radial_offset[l]
-            padded[:, :, l * stride : l * stride + n] = self.spline[:, :, first : first + n]
+        padded = np.zeros((len(offset), *self.spline.shape[:2], n_l * stride))
+        for table, first in zip(padded, offset, strict=True):
+            for l in range(n_l):
+                table[:, :, l * stride : l * stride + n] = self.spline[:, :, first[l] : first[l] + n]
         return program, padded
 
     def kernel(self, core=None):

@@ -17,15 +17,23 @@ def _row(order, channels, intermediate=-1):
     return row + [-1] * (N_COLUMNS - 1 - len(row)) + [intermediate]
 
 
-def _multisets(channels, degrees, size, bound, first=0):
-    """Tuples of channels, repetition allowed, in their order, whose degrees sum to at most `bound`."""
+def _multisets(degrees, size, bound, first=0):
+    """Tuples of not decreasing indices whose degrees sum to at most `bound`; degrees do not decrease."""
     if size == 0:
         yield ()
         return
-    for i in range(first, len(channels)):
-        if degrees[i] <= bound:
-            for rest in _multisets(channels, degrees, size - 1, bound - degrees[i], i):
-                yield (channels[i], *rest)
+    for i in range(first, len(degrees)):
+        if degrees[i] * size > bound:
+            return
+        for rest in _multisets(degrees, size - 1, bound - degrees[i], i):
+            yield (i, *rest)
+
+
+def _bounded(channels, degrees, size, bound):
+    """Tuples of channels, repetition allowed, in their order, whose degrees sum to at most `bound`."""
+    place = np.argsort(degrees, kind="stable").tolist()
+    found = _multisets([degrees[i] for i in place], size, bound + 1e-9)
+    return [tuple(channels[i] for i in chosen) for chosen in sorted(sorted(place[i] for i in c) for c in found)]
 
 
 def couples(ls):
@@ -37,7 +45,7 @@ def couples(ls):
     return ls[0] == (ls[1] if len(ls) == 2 else 0)
 
 
-def feature_list(n_channels, n_radial, n_max, l_max, degree, constant=True):
+def feature_list(n_channels, n_radial, n_max, l_max, degree, constant=True, factor_degree=None):
     r"""Symmetric correlations of order 0 to 4 that are linearly independent.
 
     For orders up to 3 the coupling of a set of channels :math:`(q, l)` to an even scalar is unique and symmetric,
@@ -51,8 +59,10 @@ def feature_list(n_channels, n_radial, n_max, l_max, degree, constant=True):
     n_radial : int, radial functions of the density; q = k n_radial + n
     n_max, l_max : sequences of int for nu = 1, 2, 3, 4: radial functions and angular momenta used at that order; an
         order with n_max = 0, or beyond the end, is left out
-    degree : sequence of (int or None) for nu = 1, 2, 3, 4: bound on the sum of n + l over the factors, n from 0
+    degree : sequence of (float or None) for nu = 1, 2, 3, 4: bound on the sum of the degrees of the factors
     constant : bool, whether the feature of order 0, the constant 1, is there
+    factor_degree : (n_channels, n_l, n_radial) array, not negative, degree of a factor (k, l, n); by default n + l, n
+        from 0
 
     Returns
     -------
@@ -70,9 +80,9 @@ def feature_list(n_channels, n_radial, n_max, l_max, degree, constant=True):
             for k in range(n_channels[order - 1])
             for n in range(n_max[order - 1])
         ]
-        degrees = [l + q % n_radial for l, q in channels]
+        degrees = [_degree(q, l, n_radial, factor_degree) for l, q in channels]
         bound = degree[order - 1]
-        for chosen in _multisets(channels, degrees, order, np.inf if bound is None else bound):
+        for chosen in _bounded(channels, degrees, order, np.inf if bound is None else bound):
             ls = tuple(l for l, _ in chosen)
             if not couples(ls):
                 continue
@@ -97,10 +107,14 @@ def roughness(features, n_radial):
     return scale
 
 
-def total_degree(features, n_radial):
-    """Sum of n + l over the factors of each feature, n from 0."""
+def _degree(q, l, n_radial, factor_degree):
+    return q % n_radial + l if factor_degree is None else factor_degree[q // n_radial, l, q % n_radial]
+
+
+def total_degree(features, n_radial, factor_degree=None):
+    """Sum of the degrees of the factors of each feature: of n + l, n from 0, or of `factor_degree` (k, l, n)."""
     q, l = features[:, 1:9:2], features[:, 2:10:2]
-    return np.where(q >= 0, q % n_radial + l, 0).sum(axis=1)
+    return np.where(q >= 0, _degree(q, l, n_radial, factor_degree), 0).sum(axis=1)
 
 
 def describe(features):

@@ -1,6 +1,7 @@
 """The model file: safetensors, with every number a tensor, one metadata key of JSON, and a checksum at the end.
 
-Version 1 grows by additions that older files lack: features of order 4, whose rows fill the columns that were free.
+Version 1 grows by additions that older files lack: features of order 4, whose rows fill the columns that were free;
+radial functions that depend on the species of the neighbour, a `radial_offset` with a row for each of them.
 """
 
 import numpy as np
@@ -18,14 +19,14 @@ HEAVIEST = 118  # atomic number
 UPGRADES = {}  # version -> function that turns the tensors and metadata of that version into those of the next
 
 SECTIONS = ("settings", "data", "errors", "versions")  # of the metadata of a fit
-TENSORS = {  # name -> kind and number of dimensions
+TENSORS = {  # name -> kind and number of dimensions, or numbers that it may be
     "species": (np.integer, 1),
     "cutoff": (np.floating, 0),
     "contraction": (np.floating, 2),
     "spline": (np.floating, 3),
     "n_radial": (np.integer, 0),
     "l_max": (np.integer, 0),
-    "radial_offset": (np.integer, 1),
+    "radial_offset": (np.integer, (1, 2)),
     "features": (np.integer, 2),
     "weights": (np.floating, 2),
     "reference_energies": (np.floating, 1),
@@ -78,7 +79,7 @@ def _check(path, tensors):
     """Refuse tensors of the wrong kind or shape, and indices that lead outside."""
     for name, (kind, n_dimensions) in (TENSORS | {n: OPTIONAL[n] for n in OPTIONAL if n in tensors}).items():
         tensor = tensors.get(name)
-        if tensor is None or tensor.ndim != n_dimensions or not np.issubdtype(tensor.dtype, kind):
+        if tensor is None or tensor.ndim not in np.atleast_1d(n_dimensions) or not np.issubdtype(tensor.dtype, kind):
             raise ModelError(f"{path}: tensor {name!r} is missing or has the wrong type or shape; fit the model again")
         if not np.all(np.isfinite(tensor)):
             raise ModelError(f"{path}: tensor {name!r} holds a number that is not finite; fit the model again")
@@ -93,7 +94,7 @@ def _check(path, tensors):
         and n_radial > 0
         and np.all(~used | ((q >= 0) & (q < n_channels * n_radial) & (l >= 0) & (l <= l_max)))
         and all(_couples(row) for row in features[features[:, 0] > 0].tolist())
-        and tensors["radial_offset"].shape == (l_max + 1,)
+        and tensors["radial_offset"].shape in ((l_max + 1,), (n_species, l_max + 1))
         and np.all(
             (tensors["radial_offset"] >= 0) & (tensors["radial_offset"] + n_radial <= tensors["spline"].shape[2])
         )

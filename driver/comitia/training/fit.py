@@ -128,7 +128,9 @@ class _Fit:
     def _choose_terms(self):
         """Descriptor, reference energies and core, from the training set."""
         from comitia.density import Descriptor
+        from comitia.density.presets import preset
         from comitia.potential.baselines import ZBL
+        from comitia.training.radials import learn_radial
 
         settings, training = self.settings, self.split.training
         species, constant = _species(self.split), settings.reference_energies is None
@@ -140,10 +142,14 @@ class _Fit:
         def target(structure):
             return dataset.make_target(structure, species, self.e0, self.core, settings.weights)
 
-        channels = settings.basis.channels(len(species))
+        basis, optimal = settings.basis.completed(preset(settings.accuracy, len(species))), None
+        channels = basis.channels(len(species))
         contraction = learn_contraction(training, target, species, settings.cutoff, channels, self.stages.stage)
-        basis = msgspec.structs.asdict(settings.basis) | {"constant": constant, "contraction": contraction}
-        self.descriptor = Descriptor.build(species, settings.cutoff, **basis)
+        if basis.radial == "optimal":
+            atoms = [s.atoms for s in training]
+            optimal = learn_radial(atoms, species, settings.cutoff, basis, contraction, self.n_threads)
+        terms = {"constant": constant, "contraction": contraction, "optimal": optimal}
+        self.descriptor = Descriptor.build(species, settings.cutoff, **terms, **msgspec.structs.asdict(basis))
 
     def _deal(self):
         """Which group every structure is in, and which groups are held out in which fold."""

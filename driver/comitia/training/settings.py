@@ -63,7 +63,9 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reference_energies : energies of the isolated atoms by element, eV; fitted when absent
     seed : of every random draw
     regularisation : strength of the prior; chosen by the evidence when absent
-    basis : options of the descriptor
+    accuracy : fast, balanced or accurate: how large a basis of radial functions learned from the data is, and so what
+        an evaluation costs; by default a basis that does not depend on the data
+    basis : options of the descriptor; each replaces what the accuracy says
     groups : frames that are drawn together
     core : whether a repulsive ZBL core acts below the closest contacts of the data
     threads : number of threads; by default all cores
@@ -83,6 +85,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reference_energies: dict[str, float] | None = None
     seed: Seed = 0
     regularisation: Positive | None = None
+    accuracy: Literal["fast", "balanced", "accurate"] | None = None
     basis: Basis = msgspec.field(default_factory=Basis)
     groups: Groups = Groups()
     core: bool = True
