@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import platform
 import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +25,10 @@ from comitia.training.groups import MAX_GROUPS, deal_folds, make_groups
 from comitia.training.memory import check_memory, fit_memory
 from comitia.training.normal_equations import KINDS, NormalEquations, triangle_size
 from comitia.training.passes import accumulate, gradient_of, residuals
+from comitia.training.report import Calibrated, fit_report
 from comitia.training.settings import check_settings
 from comitia.training.species import learn_contraction
-from comitia.training.sums import PartialSums, digest, sums_key
+from comitia.training.sums import PartialSums, sums_key
 from comitia.training.update import EarlierFit, fingerprints, keep
 from comitia.training.validation import Evaluation, evaluate
 
@@ -36,7 +36,6 @@ GRAM_BYTES = 2 << 30  # all group moments together
 FEWEST_TO_CALIBRATE = 20  # held-out structures below which alpha is taken from folds of the training set instead
 UNCALIBRATED = Calibration(1.0, 0)
 SMALL_CHANGE, MOST_REFINEMENTS = 1e-6, 4  # relative change of the weights at which refinement ends, and steps at most
-UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "virial": "eV"}
 
 
 @dataclasses.dataclass
@@ -267,35 +266,6 @@ class _Fit:
             return evaluate(self.potential(), structures, step=step)
 
 
-def _calibration_report(settings, source, held_out, energy, forces):
-    report = {
-        "source": source,
-        "alpha_energy": energy.alpha,
-        "alpha_forces": forces.alpha,
-        "force_floor": forces.floor,
-        "count_energy": energy.count,
-        "count_forces": forces.count,
-        "recentred": True,
-        "warnings": sorted({c.warning for c in (energy, forces) if c.warning}),
-    }
-    if held_out is not None and settings.members > 1:
-        report["quality"] = held_out.cross_calibration() or held_out.calibration(energy, forces)
-    return report
-
-
-def _versions():
-    import scipy
-
-    from comitia import __version__
-
-    return {
-        "comitia": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-    }
-
-
 def fit(settings, directory=".", output=None, progress=True):
     """Fit a committee as the settings say, write the model file and its report.
 
@@ -342,17 +312,7 @@ def fit(settings, directory=".", output=None, progress=True):
     energy = forces = UNCALIBRATED
     if settings.members > 1 and held_out is not None:
         energy, forces = held_out.calibrate()
-    report = {
-        "data": _data_report(settings, split, earlier),
-        "units": UNITS,
-        "settings": msgspec.to_builtins(settings),
-        "features": {"per_species": work.descriptor.n_features, "columns": work.descriptor.width},
-        "pseudo_species": work.descriptor.pseudo_species,
-        "regularisation": _regularisation_report(work),
-        "calibration": _calibration_report(settings, source, held_out, energy, forces),
-        "errors": _error_report(work, validation, test, energy, forces),
-        "versions": _versions(),
-    }
+    report = fit_report(work, validation, test, Calibrated(source, held_out, energy, forces))
     potential = work.potential(energy, forces, metadata=report)
     potential.save(output)
     work.finish(output, potential, report["data"], held_out.records if held_out is not None else [])
@@ -362,49 +322,3 @@ def fit(settings, directory=".", output=None, progress=True):
     written["memory"] = {"estimate": work.memory, "peak": peak, "unit": "bytes"}
     write_json(output.with_suffix(".json"), written)
     return FitResult(potential, written, output, held_out)
-
-
-def _data_report(settings, split, earlier):
-    """What the model was fitted to, that of earlier fits included."""
-    training, atoms = len(split.training), sum(len(s.atoms) for s in split.training)
-    types, sha256, added = {s.config_type for s in split.training}, dataset.fingerprint(split.training), {}
-    if earlier is not None:
-        old = earlier.index["data"]
-        added = {
-            "previous": {"model": str(earlier.path), "structures": old["structures"]["training"], "added": training}
-        }
-        training, atoms = training + old["structures"]["training"], atoms + old["atoms"]
-        types, sha256 = types | set(old["config_types"]), digest(old["sha256"], sha256)
-    return {
-        "file": str(settings.data),
-        "sha256": sha256,
-        "structures": {"training": training, "validation": len(split.validation), "test": len(split.test)},
-        "atoms": atoms,
-        "config_types": sorted(types),
-        **added,
-    }
-
-
-def _regularisation_report(work):
-    chosen = work.committee.regularisation
-    return {
-        "chosen_by": "evidence" if work.settings.regularisation is None else "settings",
-        "strength": chosen.strength,
-        "log_evidence": chosen.log_evidence,
-        "noise": chosen.noise,
-        "kind_weights": chosen.kind_weights,
-        **chosen.parameters,
-        "refinement_steps": work.refinement,
-        "groups": len(work.stratum),
-    }
-
-
-def _error_report(work, validation, test, energy, forces):
-    report = {"training": work.training.errors()}
-    if work.held_out is not None:
-        report["folds"] = work.held_out.errors()
-    for name, evaluation in (("validation", validation), ("test", test)):
-        if evaluation is not None:
-            report[name] = evaluation.errors()
-            report[name]["calibration"] = evaluation.calibration(energy, forces)
-    return report
