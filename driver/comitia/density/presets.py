@@ -10,6 +10,7 @@ PRESETS = {
     "balanced": Basis(radial="optimal", n_max=[10, 8, 8, 4], l_max=[0, 7, 6, 4], max_features=650),
     "accurate": Basis(radial="optimal", n_max=[10, 8, 8, 4], l_max=[0, 7, 6, 4], max_features=1400),
 }
+WITHIN_A_COST = "accurate"  # whose basis is cut to a cost
 FEWEST, MOST_COLUMNS = 700, 4800  # features per species, if that many were asked for; columns of the design matrix
 
 

@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -27,8 +26,8 @@ from comitia.training.normal_equations import KINDS, NormalEquations, triangle_s
 from comitia.training.passes import accumulate, gradient_of, residuals
 from comitia.training.report import Calibrated, fit_report
 from comitia.training.settings import check_settings
-from comitia.training.species import learn_contraction
 from comitia.training.sums import PartialSums, sums_key
+from comitia.training.terms import Terms, choose_terms
 from comitia.training.update import EarlierFit, fingerprints, keep
 from comitia.training.validation import Evaluation, evaluate
 
@@ -104,12 +103,14 @@ class _Fit:
         self.settings, self.split, self.stages, self.earlier = settings, split, stages, earlier
         self.n_threads = settings.threads or default_threads()
         if earlier is None:
-            self._choose_terms()
+            terms = choose_terms(settings, split.training, _species(split), stages.stage, self.n_threads)
         else:
             found = earlier.potential
-            self.descriptor, self.e0, self.core = found.descriptor, found.reference_energies, found.core
+            terms = Terms(found.descriptor, found.reference_energies, found.core, None)
             for s in (*split.training, *split.validation, *split.test):
                 check_species(s.atoms, found.species, s.origin)
+        self.descriptor, self.e0, self.core = terms.descriptor, terms.reference_energies, terms.core
+        self.cost = terms.cost
         self.targets = [
             dataset.make_target(s, self.descriptor.species, self.e0, self.core, settings.weights)
             for s in split.training
@@ -123,32 +124,6 @@ class _Fit:
         cache = min(CACHE_BYTES, 8 * width * (rows + 7 * len(atoms)))
         self.memory = fit_memory(width, len(self.stratum), self.n_threads, max(atoms), cache)
         check_memory(self.memory, width, len(self.stratum))
-
-    def _choose_terms(self):
-        """Descriptor, reference energies and core, from the training set."""
-        from comitia.density import Descriptor
-        from comitia.density.presets import preset
-        from comitia.potential.baselines import ZBL
-        from comitia.training.radials import learn_radial
-
-        settings, training = self.settings, self.split.training
-        species, constant = _species(self.split), settings.reference_energies is None
-        self.e0 = dataset.reference_energies(training, species, settings.reference_energies)
-        self.core = None
-        if settings.core:
-            self.core = ZBL(species, *dataset.core_radii(training, species, settings.cutoff))
-
-        def target(structure):
-            return dataset.make_target(structure, species, self.e0, self.core, settings.weights)
-
-        basis, optimal = settings.basis.completed(preset(settings.accuracy, len(species))), None
-        channels = basis.channels(len(species))
-        contraction = learn_contraction(training, target, species, settings.cutoff, channels, self.stages.stage)
-        if basis.radial == "optimal":
-            atoms = [s.atoms for s in training]
-            optimal = learn_radial(atoms, species, settings.cutoff, basis, contraction, self.n_threads)
-        terms = {"constant": constant, "contraction": contraction, "optimal": optimal}
-        self.descriptor = Descriptor.build(species, settings.cutoff, **terms, **msgspec.structs.asdict(basis))
 
     def _deal(self):
         """Which group every structure is in, and which groups are held out in which fold."""

@@ -37,6 +37,7 @@ def fit_report(work, validation, test, calibrated):
         "units": UNITS,
         "settings": msgspec.to_builtins(work.settings),
         "features": {"per_species": work.descriptor.n_features, "columns": work.descriptor.width},
+        "cost": None if work.cost is None else {"value": work.cost, "unit": "µs/atom"},
         "pseudo_species": work.descriptor.pseudo_species,
         "regularisation": _regularisation_report(work),
         "calibration": _calibration_report(work.settings, *calibrated),

@@ -65,7 +65,9 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     regularisation : strength of the prior; chosen by the evidence when absent
     accuracy : fast, balanced or accurate: how large a basis of radial functions learned from the data is, and so what
         an evaluation costs; by default a basis that does not depend on the data
-    basis : options of the descriptor; each replaces what the accuracy says
+    target_cost : µs/atom of an evaluation (energy, forces and virial, one thread of this machine): the largest basis of
+        radial functions learned from the data that takes no longer
+    basis : options of the descriptor; each replaces what the accuracy or target_cost says
     groups : frames that are drawn together
     core : whether a repulsive ZBL core acts below the closest contacts of the data
     threads : number of threads; by default all cores
@@ -86,6 +88,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Seed = 0
     regularisation: Positive | None = None
     accuracy: Literal["fast", "balanced", "accurate"] | None = None
+    target_cost: Positive | None = None
     basis: Basis = msgspec.field(default_factory=Basis)
     groups: Groups = Groups()
     core: bool = True
@@ -104,5 +107,9 @@ def check_settings(settings):
             raise SettingsError(f"{name}: give one of fraction, file and key, not {found}")
     if settings.groups.key is not None and settings.groups.block is not None:
         raise SettingsError("groups: give key or block, not both")
+    if settings.target_cost is not None and settings.accuracy is not None:
+        raise SettingsError("target_cost: give it or accuracy, not both")
+    if settings.target_cost is not None and settings.basis.max_features is not None:
+        raise SettingsError("basis: max_features follows from target_cost; give one of them")
     if settings.weights.energy == settings.weights.forces == 0:
         raise SettingsError("weights: energy and forces are both 0; nothing is left to fit")
