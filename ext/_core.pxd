@@ -25,21 +25,20 @@ cdef extern from "descriptor.h" nogil:
         const int32_t *dense_place
         const double *contraction
         int n_features, n_components
+        const int32_t *feature
+        const double *scale
         const int32_t *component_source
         const int32_t *component_function
         const int32_t *component_lm
         const int32_t *component_channel
         int n_order0
-        const int32_t *order0_feature
         int n_order1
         const int32_t *order1_base
-        const int32_t *order1_feature
         int n_order2
         const int32_t *order2_l
         const int32_t *order2_first
         const int32_t *order2_start
         const int32_t *order2_second
-        const int32_t *order2_feature
         int n_runs, n_products, n_shared, n_terms
         const int32_t *run_l
         const int32_t *run_coupling
@@ -51,13 +50,11 @@ cdef extern from "descriptor.h" nogil:
         const int32_t *run_of
         const int32_t *order3_start
         const int32_t *order3_third
-        const int32_t *order3_feature
         const int32_t *order4_start
         const int32_t *order4_other
-        const int32_t *order4_feature
         const int32_t *mirrored_start
         const int32_t *mirrored_other
-        const int32_t *mirrored_feature
+        const int32_t *mirrored_place
         const double *core_inner
         const double *core_outer
         const double *nuclear_charge
@@ -91,6 +88,7 @@ cdef extern from "density.h" nogil:
 cdef extern from "linear.h" nogil:
     void linear_members(size_t n_structures, size_t n_members, size_t width, const double *sums,
                         const double *deviations, const double *mean, double *members)
+    int linear_finite(size_t n, const double *values)
 
 
 cdef extern from "dispatch.h" nogil:

@@ -4,6 +4,7 @@
 
 from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
+from libc.math cimport sqrt
 from libc.stdint cimport int32_t, int64_t
 
 import os
@@ -181,8 +182,8 @@ cdef class Kernel:
         self.d.n_stride = program["n_stride"]
         self.d.n_features = n_features
         self.d.n_components = len(program["component_source"])
-        self.d.n_order0 = len(program["order0_feature"])
-        self.d.n_order1 = len(program["order1_feature"])
+        self.d.n_order0 = program["n_order0"]
+        self.d.n_order1 = len(program["order1_base"])
         self.d.n_order2 = len(program["order2_l"])
         self.d.n_runs = len(program["run_coupling"])
         self.d.n_products = len(program["product_first"])
@@ -208,14 +209,13 @@ cdef class Kernel:
         self.d.component_function = self.integers(program["component_function"])
         self.d.component_lm = self.integers(program["component_lm"])
         self.d.component_channel = self.integers(program["component_channel"])
-        self.d.order0_feature = self.integers(program["order0_feature"])
+        self.d.feature = self.integers(program["feature"])
+        self.d.scale = self.reals(program["scale"])
         self.d.order1_base = self.integers(program["order1_base"])
-        self.d.order1_feature = self.integers(program["order1_feature"])
         self.d.order2_l = self.integers(program["order2_l"])
         self.d.order2_first = self.integers(program["order2_first"])
         self.d.order2_start = self.integers(program["order2_start"])
         self.d.order2_second = self.integers(program["order2_second"])
-        self.d.order2_feature = self.integers(program["order2_feature"])
         self.d.run_l = self.integers(program["run_l"])
         self.d.run_coupling = self.integers(program["run_coupling"])
         self.d.run_start = self.integers(program["run_start"])
@@ -225,13 +225,11 @@ cdef class Kernel:
         self.d.run_of = self.integers(program["run_of"])
         self.d.order3_start = self.integers(program["order3_start"])
         self.d.order3_third = self.integers(program["order3_third"])
-        self.d.order3_feature = self.integers(program["order3_feature"])
         self.d.order4_start = self.integers(program["order4_start"])
         self.d.order4_other = self.integers(program["order4_other"])
-        self.d.order4_feature = self.integers(program["order4_feature"])
         self.d.mirrored_start = self.integers(program["mirrored_start"])
         self.d.mirrored_other = self.integers(program["mirrored_other"])
-        self.d.mirrored_feature = self.integers(program["mirrored_feature"])
+        self.d.mirrored_place = self.integers(program["mirrored_place"])
         if core is not None:
             inner, outer, charge = core
             self.d.core_inner = self.reals(inner)
@@ -266,12 +264,15 @@ cdef class Kernel:
 
         Returns
         -------
-        dict with `atomic_energies` (n_atoms,) and, as asked for, `forces` (n_atoms, 3), `virials`
-        (n_structures, 3, 3), `sums` (n_structures, n_species, n_features), `features` (n_atoms, n_features).
+        dict with `atomic_energies` (n_atoms,), their sums `energies` (n_structures,) and, as asked for, `forces`
+        (n_atoms, 3), `virials` (n_structures, 3, 3), `sums` (n_structures, n_species, n_features), `features`
+        (n_atoms, n_features); `finite`: whether all energies and forces are.
         """
         cdef evaluation what
         cdef int status
+        cdef Py_ssize_t s, i, first = 0
         cdef double[::1] v_energies = np.empty(batch.n_atoms + 1)
+        cdef double[::1] v_structures = np.empty(batch.n_structures + 1)
         cdef double[:, ::1] v_forces
         cdef double[:, ::1] v_features
         cdef double[:, :, ::1] v_virials
@@ -311,6 +312,14 @@ cdef class Kernel:
         batch.busy = 0
         if status:
             raise MemoryError(f"no memory left to evaluate {batch.n_atoms} atoms; use smaller batches")
+        for s in range(batch.n_structures):
+            v_structures[s] = 0
+            for i in range(batch.sizes[s]):
+                v_structures[s] += v_energies[first + i]
+            first += batch.sizes[s]
+        result["energies"] = np.asarray(v_structures)[: batch.n_structures]
+        result["finite"] = bool(linear_finite(batch.n_atoms, &v_energies[0]) and
+                                (what.forces == NULL or linear_finite(3 * batch.n_atoms, what.forces)))
         return result
 
     def tangent(self, Batch batch not None, const double[:, ::1] directions, int n_threads=1):
@@ -408,6 +417,21 @@ def members_of(const double[:, ::1] sums, const double[:, ::1] deviations, const
         with nogil:
             linear_members(n_structures, n_members, width, &sums[0, 0], &deviations[0, 0], &mean[0], &members[0, 0])
     return np.asarray(members)
+
+
+def spread_of(const double[:, ::1] members, const double[::1] mean):
+    """Standard deviation (n_structures,) over members (n_structures, n_members) about their mean, ddof = 1; eV."""
+    cdef Py_ssize_t s, k, n_structures = members.shape[0], n_members = members.shape[1]
+    cdef double total
+    if mean.shape[0] != n_structures or n_members < 2:
+        raise ValueError(f"{n_members} members of {n_structures} structures and {mean.shape[0]} means have no spread")
+    cdef double[::1] spread = np.empty(n_structures)
+    for s in range(n_structures):
+        total = 0
+        for k in range(n_members):
+            total += (members[s, k] - mean[s]) ** 2
+        spread[s] = sqrt(total / (n_members - 1))
+    return np.asarray(spread)
 
 
 def _aligned(Py_ssize_t n):

@@ -21,7 +21,9 @@
 #define density_reverse COPY(density_reverse)
 #define density_tangent COPY(density_tangent)
 #define correlations_load COPY(correlations_load)
+#define correlations_clear COPY(correlations_clear)
 #define correlations_store COPY(correlations_store)
+#define correlations_weights COPY(correlations_weights)
 #define correlations_evaluate COPY(correlations_evaluate)
 #define correlations_reverse COPY(correlations_reverse)
 #define correlations_jacobian COPY(correlations_jacobian)
@@ -30,6 +32,7 @@
 #define evaluate_tangent COPY(evaluate_tangent)
 #define evaluate_design COPY(evaluate_design)
 #define linear_members COPY(linear_members)
+#define linear_finite COPY(linear_finite)
 #define member_evaluator_free COPY(member_evaluator_free)
 #define evaluate_members COPY(evaluate_members)
 

@@ -1,6 +1,5 @@
 #include "correlations.h"
 
-#include <math.h>
 #include <string.h>
 
 #define NAME(function) function##_lanes
@@ -22,6 +21,12 @@ void correlations_load(const descriptor *d, const real *A, int lane, lanes *term
     real *out = (real *)terms + lane;
     for (int c = 0; c < d->n_components; c++)
         out[(size_t)c * LANES] = A[d->component_source[c]];
+}
+
+void correlations_clear(const descriptor *d, int lane, lanes *terms)
+{
+    for (int c = 0; c < d->n_components; c++)
+        terms[c][lane] = 0;
 }
 
 void correlations_store(const descriptor *d, const lanes *terms, int lane, real *A)
@@ -78,11 +83,11 @@ static triple triple_of(const int32_t *l)
 /* --- the walk over all features ---------------------------------------------------------------------------------- */
 
 /* What it reads and writes. The ways to walk are constants where it is inlined: in reverse, with a weight for each
- * lane, keeping the features. */
+ * lane, adding up the features. */
 typedef struct {
     const descriptor *d;
     lanes *terms, *features, *adjoint;
-    const double *weight;
+    const real *weight;
     const lanes *lane_weight;
 } walk;
 
@@ -90,34 +95,9 @@ typedef struct {
     int reverse, per_lane, keep;
 } ways;
 
-INLINE lanes weight_of(const walk *w, const ways way, int f)
+INLINE lanes weight_of(const walk *w, const ways way, int place)
 {
-    return way.per_lane ? w->lane_weight[f] : (lanes){0} + (real)w->weight[f];
-}
-
-/* Some features that are scalar products of `mine` [n] with components, or with products, times `scale`; what they add
- * to the adjoint of `mine`, and to that of the components. */
-INLINE void dots(const walk *w, const ways way, const int n, const int components, const real scale, const lanes *mine,
-                 lanes *gathered, int begin, int end, const int32_t *others, const int32_t *feature)
-{
-    for (int e = begin; e < end; e++) {
-        const int f = feature[e], base = components ? others[e] : w->d->product_base[others[e]];
-        const lanes *other = w->terms + base;
-        if (way.keep) {
-            lanes sum = {0};
-            for (int m = 0; m < n; m++)
-                sum += mine[m] * other[m];
-            w->features[f] = scale * sum;
-        }
-        if (way.reverse) {
-            const lanes weight = scale * weight_of(w, way, f);
-            for (int m = 0; m < n; m++) {
-                gathered[m] += weight * other[m];
-                if (components)
-                    w->adjoint[base + m] += weight * mine[m];
-            }
-        }
-    }
+    return way.per_lane ? w->lane_weight[place] : (lanes){0} + w->weight[place];
 }
 
 INLINE lanes dot(const int n, const lanes *a, const lanes *b)
@@ -128,16 +108,34 @@ INLINE lanes dot(const int n, const lanes *a, const lanes *b)
     return sum;
 }
 
+/* The scalar product of `mine` [n] with one channel, or with a product, and what it adds to the adjoints. */
+INLINE void product_with(const walk *w, const ways way, const int n, const int channel, const lanes *restrict mine,
+                         const lanes *restrict other, lanes *restrict gathered, lanes *restrict adjoint, int place)
+{
+    if (way.keep)
+        w->features[place] += dot(n, mine, other);
+    if (way.reverse) {
+        const lanes weight = weight_of(w, way, place);
+        for (int m = 0; m < n; m++) {
+            gathered[m] += weight * other[m];
+            if (channel)
+                adjoint[m] += weight * mine[m];
+        }
+    }
+}
+
 INLINE void order2_group(const walk *w, const ways way, const int n, int g, lanes *energy)
 {
     const descriptor *d = w->d;
+    const int places = order2_places(d);
     lanes mine[TERMS_MAX], gathered[TERMS_MAX];
     for (int m = 0; m < n; m++) {
         mine[m] = w->terms[d->order2_first[g] + m];
         gathered[m] = (lanes){0};
     }
-    dots(w, way, n, 1, (real)(1 / sqrt(n)), mine, gathered, d->order2_start[g], d->order2_start[g + 1],
-         d->order2_second, d->order2_feature);
+    for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++)
+        product_with(w, way, n, 1, mine, w->terms + d->order2_second[e], gathered, w->adjoint + d->order2_second[e],
+                     places + e);
     if (way.reverse) {
         *energy += dot(n, mine, gathered);
         for (int m = 0; m < n; m++)
@@ -149,22 +147,24 @@ INLINE void order2_group(const walk *w, const ways way, const int n, int g, lane
 INLINE void product_features(const walk *w, const ways way, const int n, int p, lanes *adjoint, lanes *energy)
 {
     const descriptor *d = w->d;
-    const real scale = (real)sqrt(n);
+    const int places3 = order3_places(d), places4 = order4_places(d);
+    const ways back = {1, way.per_lane, 0};
     lanes mine[TERMS_MAX], gathered[TERMS_MAX];
     for (int m = 0; m < n; m++) {
         mine[m] = w->terms[d->product_base[p] + m];
         gathered[m] = (lanes){0};
     }
-    dots(w, way, n, 1, 1, mine, gathered, d->order3_start[p], d->order3_start[p + 1], d->order3_third,
-         d->order3_feature);
-    dots(w, way, n, 0, scale, mine, gathered, d->order4_start[p], d->order4_start[p + 1], d->order4_other,
-         d->order4_feature);
+    for (int e = d->order3_start[p]; e < d->order3_start[p + 1]; e++)
+        product_with(w, way, n, 1, mine, w->terms + d->order3_third[e], gathered, w->adjoint + d->order3_third[e],
+                     places3 + e);
+    for (int e = d->order4_start[p]; e < d->order4_start[p + 1]; e++)
+        product_with(w, way, n, 0, mine, w->terms + d->product_base[d->order4_other[e]], gathered, NULL, places4 + e);
     if (!way.reverse)
         return;
     *energy += dot(n, mine, gathered);
-    const ways back = {1, way.per_lane, 0};
-    dots(w, back, n, 0, scale, mine, gathered, d->mirrored_start[p], d->mirrored_start[p + 1], d->mirrored_other,
-         d->mirrored_feature);
+    for (int e = d->mirrored_start[p]; e < d->mirrored_start[p + 1]; e++)
+        product_with(w, back, n, 0, mine, w->terms + d->product_base[d->mirrored_other[e]], gathered, NULL,
+                     d->mirrored_place[e]);
     for (int m = 0; m < n; m++)
         adjoint[m] = gathered[m];
 }
@@ -207,19 +207,18 @@ INLINE void correlate(const walk *w, const ways way, lanes *energy)
     if (way.reverse)
         memset(w->adjoint, 0, d->n_components * sizeof(lanes));
     for (int e = 0; e < d->n_order0; e++) {
-        const int f = d->order0_feature[e];
         if (way.keep)
-            w->features[f] = (lanes){0} + 1.0;
+            w->features[e] += 1.0;
         if (way.reverse)
-            total += weight_of(w, way, f);
+            total += weight_of(w, way, e);
     }
     for (int e = 0; e < d->n_order1; e++) {
-        const int f = d->order1_feature[e], base = d->order1_base[e];
+        const int place = order1_places(d) + e, base = d->order1_base[e];
         if (way.keep)
-            w->features[f] = w->terms[base];
+            w->features[place] += w->terms[base];
         if (way.reverse) {
-            w->adjoint[base] += weight_of(w, way, f);
-            total += weight_of(w, way, f) * w->terms[base];
+            w->adjoint[base] += weight_of(w, way, place);
+            total += weight_of(w, way, place) * w->terms[base];
         }
     }
     for (int g = 0; g < d->n_order2; g++) {
@@ -241,7 +240,13 @@ INLINE void correlate(const walk *w, const ways way, lanes *energy)
         *energy = total;
 }
 
-void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features, lanes *adjoint,
+void correlations_weights(const descriptor *d, const double *weight, real *ordered)
+{
+    for (int place = 0; place < d->n_features; place++)
+        ordered[place] = (real)(d->scale[place] * weight[d->feature[place]]);
+}
+
+void correlations_evaluate(const descriptor *d, lanes *terms, const real *weight, lanes *features, lanes *adjoint,
                            lanes *energy)
 {
     const walk w = {d, terms, features, adjoint, weight, NULL};
@@ -311,20 +316,22 @@ static double dot_plain(int n, const double *a, const double *b)
 
 void correlations_jacobian(const descriptor *d, double *terms, double *features, jacobian_row *jacobian)
 {
+    const int places3 = order3_places(d), places4 = order4_places(d);
     for (int f = 0; f < d->n_features; f++)
         jacobian[f].count = 0;
+    int place = 0;
     for (int e = 0; e < d->n_order0; e++)
-        features[d->order0_feature[e]] = 1;
+        features[d->feature[place++]] = 1;
     for (int e = 0; e < d->n_order1; e++) {
-        const int f = d->order1_feature[e];
+        const int f = d->feature[place++];
         features[f] = terms[d->order1_base[e]];
         *append(&jacobian[f], d->order1_base[e], 1) = 1;
     }
     for (int g = 0; g < d->n_order2; g++) {
         const int n = 2 * d->order2_l[g] + 1, first = d->order2_first[g];
-        const double scale = 1 / sqrt((double)n);
         for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++) {
-            const int f = d->order2_feature[e], second = d->order2_second[e];
+            const double scale = d->scale[place];
+            const int f = d->feature[place++], second = d->order2_second[e];
             features[f] = scale * dot_plain(n, terms + first, terms + second);
             append_channel(&jacobian[f], first, n, scale, terms + second);
             append_channel(&jacobian[f], second, n, scale, terms + first);
@@ -336,17 +343,18 @@ void correlations_jacobian(const descriptor *d, double *terms, double *features,
     for (int r = 0; r < d->n_runs; r++) {
         const int n = 2 * d->run_l[3 * r + 2] + 1;
         for (int p = d->run_start[r]; p < d->run_start[r + 1]; p++) {
-            const double *mine = terms + d->product_base[p], scale = sqrt((double)n);
+            const double *mine = terms + d->product_base[p];
             if (p >= d->n_shared)
                 product_plain(d, terms, r, p);
             for (int e = d->order3_start[p]; e < d->order3_start[p + 1]; e++) {
-                const int f = d->order3_feature[e], third = d->order3_third[e];
+                const int f = d->feature[places3 + e], third = d->order3_third[e];
                 features[f] = dot_plain(n, mine, terms + third);
                 append_product(&jacobian[f], d, terms, r, p, 1, terms + third);
                 append_channel(&jacobian[f], third, n, 1, mine);
             }
             for (int e = d->order4_start[p]; e < d->order4_start[p + 1]; e++) {
-                const int f = d->order4_feature[e], q = d->order4_other[e], other = d->product_base[q];
+                const double scale = d->scale[places4 + e];
+                const int f = d->feature[places4 + e], q = d->order4_other[e], other = d->product_base[q];
                 features[f] = scale * dot_plain(n, mine, terms + other);
                 append_product(&jacobian[f], d, terms, r, p, scale, terms + other);
                 append_product(&jacobian[f], d, terms, d->run_of[q], q, scale, mine);

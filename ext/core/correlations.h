@@ -9,11 +9,18 @@
 
 /* Copies A[k][lm][n] of one centre into its lane of the first n_components of `terms` [n_terms], and back. */
 void correlations_load(const descriptor *d, const real *A, int lane, lanes *terms);
+/* A lane without a centre. */
+void correlations_clear(const descriptor *d, int lane, lanes *terms);
 void correlations_store(const descriptor *d, const lanes *terms, int lane, real *A);
 
-/* terms: components IN, products OUT. With one weight per feature, the same for all lanes: features [n_features] OUT,
- * or NULL; adjoint of the components [n_components] OUT, or NULL; their energy OUT where the adjoint is asked for. */
-void correlations_evaluate(const descriptor *d, lanes *terms, const double *weight, lanes *features, lanes *adjoint,
+/* Weights and features are in the order of the walk (descriptor.h): a feature is `scale` times its scalar product, and
+ * the weight of the scalar product is `scale` times that of the feature. */
+void correlations_weights(const descriptor *d, const double *weight, real *ordered);
+
+/* terms: components IN, products OUT. With one weight per scalar product, the same for all lanes: the products are
+ * added to features [n_features], which may be NULL; adjoint of the components [n_components] OUT, or NULL; their
+ * energy OUT where the adjoint is asked for. */
+void correlations_evaluate(const descriptor *d, lanes *terms, const real *weight, lanes *features, lanes *adjoint,
                            lanes *energy);
 
 /* The same with a weight for each lane: any adjoint of the features. */

@@ -40,25 +40,26 @@ typedef struct {
 
     /* correlations */
     int n_features, n_components;
-    const int32_t *component_source;                                      /* [n_components] index into A */
+    const int32_t *feature;          /* [n_features] in the order of the walk: the entries of orders 0, 1, 2, 3, 4 */
+    const double *scale;             /* [n_features] of each in that order: 1 / sqrt(2 l + 1), 1 or sqrt(2 L + 1) */
+    const int32_t *component_source; /* [n_components] index into A */
     const int32_t *component_function, *component_lm, *component_channel; /* its radial function, harmonic and k */
     int n_order0;
-    const int32_t *order0_feature;
     int n_order1;
-    const int32_t *order1_base, *order1_feature;
+    const int32_t *order1_base;
     int n_order2;                                          /* groups */
     const int32_t *order2_l, *order2_first, *order2_start; /* start: [n_order2 + 1] */
-    const int32_t *order2_second, *order2_feature;
+    const int32_t *order2_second;
     int n_runs, n_products, n_shared, n_terms; /* n_shared: products of order 4; n_terms: with room for one more */
     const int32_t *run_l;                      /* [n_runs][3] */
     const int32_t *run_coupling;               /* [n_runs]: first coefficient, in the order of coupling.h */
     const int32_t *run_start;                  /* [n_runs + 1]: first product; n_shared is one of them */
     const double *coupling;
     const int32_t *product_first, *product_second, *product_base;
-    const int32_t *run_of;                                       /* [n_products] */
-    const int32_t *order3_start, *order3_third, *order3_feature; /* start: [n_products + 1] */
-    const int32_t *order4_start, *order4_other, *order4_feature; /* other: a product */
-    const int32_t *mirrored_start, *mirrored_other, *mirrored_feature;
+    const int32_t *run_of;                                           /* [n_products] */
+    const int32_t *order3_start, *order3_third;                      /* start: [n_products + 1] */
+    const int32_t *order4_start, *order4_other;                      /* other: a product */
+    const int32_t *mirrored_start, *mirrored_other, *mirrored_place; /* place: in the walk */
 
     /* orders 1 and 2 as matrices (quadratic.h); n_dense is 0 where that does not serve */
     int n_dense;
@@ -72,5 +73,26 @@ typedef struct {
 
     harmonics_table harmonics;
 } descriptor;
+
+/* Places in the walk of the first entries of orders 1, 2, 3 and 4. */
+INLINE int order1_places(const descriptor *d)
+{
+    return d->n_order0;
+}
+
+INLINE int order2_places(const descriptor *d)
+{
+    return order1_places(d) + d->n_order1;
+}
+
+INLINE int order3_places(const descriptor *d)
+{
+    return order2_places(d) + d->order2_start[d->n_order2];
+}
+
+INLINE int order4_places(const descriptor *d)
+{
+    return order3_places(d) + d->order3_start[d->n_products];
+}
 
 #endif

@@ -107,3 +107,8 @@ int evaluate_members(member_evaluator *e, const descriptor *d, const member_prog
     return copy->forces_of_members(e, d, program, n_structures, structures, n_threads, n_columns, weights, forces,
                                    virials);
 }
+
+int linear_finite(size_t n, const double *values)
+{
+    return kernels_in_use()->finite(n, values);
+}

@@ -15,6 +15,7 @@ struct kernels {
     int (*tangent)(const descriptor *, size_t, const structure *, int, const double *, double *);
     int (*design)(const descriptor *, const structure *, double *, double *, double *);
     void (*members)(size_t, size_t, size_t, const double *, const double *, const double *, double *);
+    int (*finite)(size_t, const double *);
     void (*free_members)(member_evaluator *);
     int (*forces_of_members)(member_evaluator *, const descriptor *, const member_program *, size_t, const structure *,
                              int, size_t, const double *, double *, double *);

@@ -140,20 +140,25 @@ typedef struct {
     int32_t structure, species;
 } collected;
 
+static double *sums_of(const descriptor *d, worker *w, int32_t structure, int species)
+{
+    return w->sums + ((size_t)structure * d->n_species + species) * d->n_features;
+}
+
 static void flush(const descriptor *d, worker *w, const collected *now)
 {
     if (now->structure < 0)
         return;
-    double *sums = w->sums + ((size_t)now->structure * d->n_species + now->species) * d->n_features;
+    double *sums = sums_of(d, w, now->structure, now->species);
     if (d->n_dense) {
         quadratic_features(d, w->products, sums);
         return;
     }
-    for (int f = 0; f < d->n_features; f++) {
+    for (int place = 0; place < d->n_features; place++) {
         double total = 0;
         for (int v = 0; v < LANES; v++)
-            total += w->sum[f][v];
-        sums[f] += total;
+            total += w->sum[place][v];
+        sums[d->feature[place]] += d->scale[place] * total;
     }
 }
 
@@ -170,33 +175,20 @@ static void collect(const descriptor *d, worker *w, int32_t structure, int speci
 }
 
 /* Energies of the lanes. */
-static lanes weigh(int n_features, const lanes *features, const double *weight, const lanes *lane_weight)
+static lanes weigh(int n_features, const lanes *features, const real *weight, const lanes *lane_weight)
 {
     lanes energy = {0};
-    for (int f = 0; f < n_features; f++)
-        energy += (lane_weight == NULL ? (lanes){0} + (real)weight[f] : lane_weight[f]) * features[f];
+    for (int place = 0; place < n_features; place++)
+        energy += (lane_weight == NULL ? (lanes){0} + weight[place] : lane_weight[place]) * features[place];
     return energy;
 }
 
-/* Adds the features of a block to `sum`, as long as all its lanes belong to one structure and it stays the same; else
- * to the sums of their structures. */
-static void collect_block(const descriptor *d, worker *w, const int32_t *centre_structure, int count, int species,
-                          collected *now)
+/* Adds the features of one lane of a block. */
+static void add_lane(const descriptor *d, const lanes *features, int lane, double *sums)
 {
-    int whole = count == LANES;
-    for (int v = 1; v < count; v++)
-        whole &= centre_structure[v] == centre_structure[0];
-    if (!whole) {
-        for (int v = 0; v < count; v++) {
-            double *sums = w->sums + ((size_t)centre_structure[v] * d->n_species + species) * d->n_features;
-            for (int f = 0; f < d->n_features; f++)
-                sums[f] += w->features[f][v];
-        }
-        return;
-    }
-    collect(d, w, centre_structure[0], species, now);
-    for (int f = 0; f < d->n_features; f++)
-        w->sum[f] += w->features[f];
+    const real *value = (const real *)features + lane;
+    for (int place = 0; place < d->n_features; place++)
+        sums[d->feature[place]] += d->scale[place] * value[(size_t)place * LANES];
 }
 
 /* Adds dE_i/dr_ij of one centre to the forces of its structure and to its virial. */
@@ -285,38 +277,50 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     const int species = e->block_species[block], count = e->block_count[block];
     const int32_t *of = e->centre_structure + e->block_first[block], *atom = e->centre_atom + e->block_first[block];
     const int with_gradient = what->forces != NULL || what->virials != NULL;
-    const int keep = !with_gradient || what->sums != NULL || what->features != NULL;
-    lanes energy;
+    const real *weight = what->weights == NULL ? NULL : (real *)e->coefficients + (size_t)species * d->n_features;
+    lanes energy, *features = NULL;
+    int one_structure = 1;
     for (int v = 0; v < count; v++) {
         if (environment_gather(d, &structures[of[v]], atom[v], &w->env[v]))
             return OUT_OF_MEMORY;
         density_expand(d, &w->env[v], w->A);
         correlations_load(d, w->A, v, w->terms);
+        one_structure &= of[v] == of[0];
     }
-    const double *weight = what->weights == NULL ? NULL : what->weights + (size_t)species * d->n_features;
+    if (!with_gradient || what->adjoint != NULL || what->features != NULL || (what->sums != NULL && !one_structure)) {
+        features = w->features;
+        memset(features, 0, d->n_features * sizeof(lanes));
+    } else if (what->sums != NULL) { /* added up over the blocks of one structure before the lanes are */
+        features = w->sum;
+        collect(d, w, of[0], species, now);
+        for (int v = count; v < LANES; v++)
+            correlations_clear(d, v, w->terms);
+        for (int place = 0; place < d->n_order0; place++)
+            for (int v = count; v < LANES; v++)
+                features[place][v] -= 1;
+    }
     if (what->adjoint != NULL) {
         for (int v = 0; v < count; v++) {
             const double *row = what->adjoint + (size_t)(e->first_atom[of[v]] + atom[v]) * d->n_features;
-            for (int f = 0; f < d->n_features; f++)
-                w->weight[f][v] = row[f];
+            for (int place = 0; place < d->n_features; place++)
+                w->weight[place][v] = (real)(d->scale[place] * row[d->feature[place]]);
         }
-        correlations_reverse(d, w->terms, w->weight, w->features, w->adjoint, &energy);
+        correlations_reverse(d, w->terms, w->weight, features, w->adjoint, &energy);
     } else {
-        correlations_evaluate(d, w->terms, weight, keep ? w->features : NULL, with_gradient ? w->adjoint : NULL,
-                              &energy);
+        correlations_evaluate(d, w->terms, weight, features, with_gradient ? w->adjoint : NULL, &energy);
     }
     if (!with_gradient)
-        energy = weigh(d->n_features, w->features, weight, weight == NULL ? w->weight : NULL);
-    if (what->sums != NULL)
-        collect_block(d, w, of, count, species, now);
+        energy = weigh(d->n_features, features, weight, weight == NULL ? w->weight : NULL);
+    for (int v = 0; what->sums != NULL && features == w->features && v < count; v++)
+        add_lane(d, features, v, sums_of(d, w, of[v], species));
     for (int v = 0; what->atomic_energies != NULL && v < count; v++)
         what->atomic_energies[e->first_atom[of[v]] + atom[v]] =
             energy[v] + (weight == NULL ? 0 : w->env[v].core_energy);
     if (what->features != NULL)
         for (int v = 0; v < count; v++) {
             double *row = what->features + (size_t)(e->first_atom[of[v]] + atom[v]) * d->n_features;
-            for (int f = 0; f < d->n_features; f++)
-                row[f] = w->features[f][v];
+            memset(row, 0, d->n_features * sizeof(double));
+            add_lane(d, features, v, row);
         }
     for (int v = 0; with_gradient && v < count; v++) {
         correlations_store(d, w->adjoint, v, w->A_adjoint);
@@ -350,13 +354,16 @@ static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size
     return 0;
 }
 
+/* The weights in the order in which the kernel reads them. */
 static int prepare_coefficients(evaluator *e, const descriptor *d, const double *weights)
 {
-    const size_t size = quadratic_size(d);
+    const size_t size = d->n_dense ? quadratic_size(d) : (size_t)d->n_features;
     if (reserve(&e->coefficients, &e->coefficients_capacity, d->n_species * size, sizeof(real), &e->n_allocations))
         return OUT_OF_MEMORY;
-    for (int t = 0; t < d->n_species; t++)
-        quadratic_weights(d, weights + (size_t)t * d->n_features, (real *)e->coefficients + t * size);
+    for (int t = 0; t < d->n_species; t++) {
+        real *ordered = (real *)e->coefficients + t * size;
+        (d->n_dense ? quadratic_weights : correlations_weights)(d, weights + (size_t)t * d->n_features, ordered);
+    }
     return 0;
 }
 
@@ -368,7 +375,7 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
         return OUT_OF_MEMORY;
     if (n_threads > n_blocks)
         n_threads = n_blocks > 0 ? (int)n_blocks : 1;
-    if (d->n_dense && what->weights != NULL && prepare_coefficients(e, d, what->weights))
+    if (what->weights != NULL && prepare_coefficients(e, d, what->weights))
         return OUT_OF_MEMORY;
     const int64_t n_atoms = e->first_atom[n_structures], n_sums = (int64_t)n_structures * d->n_species * d->n_features;
     int failed = 0;

@@ -12,4 +12,7 @@
 void linear_members(size_t n_structures, size_t n_members, size_t width, const double *sums, const double *deviations,
                     const double *mean, double *members);
 
+/* Whether all n values are finite. */
+int linear_finite(size_t n, const double *values);
+
 #endif

@@ -1,6 +1,5 @@
 #include "quadratic.h"
 
-#include <math.h>
 #include <string.h>
 
 static real *order1_of(const real *all)
@@ -13,11 +12,6 @@ static real *order2_of(const descriptor *d, const real *all)
     return (real *)all + PADDING + (size_t)d->n_channels * d->n_stride;
 }
 
-static double order2_scale(const descriptor *d, int g)
-{
-    return 1 / sqrt(2.0 * d->order2_l[g] + 1);
-}
-
 size_t quadratic_size(const descriptor *d)
 {
     return PADDING + (size_t)d->n_channels * d->n_stride + d->n_dense;
@@ -27,28 +21,28 @@ void quadratic_weights(const descriptor *d, const double *weight, real *coeffici
 {
     real *order1 = order1_of(coefficients), *order2 = order2_of(d, coefficients);
     memset(coefficients, 0, quadratic_size(d) * sizeof(real));
+    int place = 0;
     for (int e = 0; e < d->n_order0; e++)
-        coefficients[0] += (real)weight[d->order0_feature[e]];
+        coefficients[0] += (real)weight[d->feature[place++]];
     for (int e = 0; e < d->n_order1; e++)
-        order1[d->order1_place[e]] += (real)weight[d->order1_feature[e]];
-    for (int g = 0; g < d->n_order2; g++)
-        for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++) {
-            const real w = (real)(order2_scale(d, g) * weight[d->order2_feature[e]]);
-            order2[d->dense_place[2 * e]] += w;
-            order2[d->dense_place[2 * e + 1]] += w;
-        }
+        order1[d->order1_place[e]] += (real)weight[d->feature[place++]];
+    for (int e = 0; place < d->n_features; e++, place++) {
+        const real w = (real)(d->scale[place] * weight[d->feature[place]]);
+        order2[d->dense_place[2 * e]] += w;
+        order2[d->dense_place[2 * e + 1]] += w;
+    }
 }
 
 void quadratic_features(const descriptor *d, const real *products, double *features)
 {
     const real *order1 = order1_of(products), *order2 = order2_of(d, products);
+    int place = 0;
     for (int e = 0; e < d->n_order0; e++)
-        features[d->order0_feature[e]] += products[0];
+        features[d->feature[place++]] += products[0];
     for (int e = 0; e < d->n_order1; e++)
-        features[d->order1_feature[e]] += order1[d->order1_place[e]];
-    for (int g = 0; g < d->n_order2; g++)
-        for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++)
-            features[d->order2_feature[e]] += order2_scale(d, g) * order2[d->dense_place[2 * e]];
+        features[d->feature[place++]] += order1[d->order1_place[e]];
+    for (int e = 0; place < d->n_features; e++, place++)
+        features[d->feature[place]] += d->scale[place] * order2[d->dense_place[2 * e]];
 }
 
 /* adjoint = sum_q' W[q', q] A[q', lm] of `tile` harmonics of one l from lm on, for the LANES functions `column`;

@@ -30,15 +30,16 @@ typedef struct {
         channel_n[MODEL_N_CHANNELS * (MODEL_L_MAX + 1)];
     int32_t component_source[MODEL_N_COMPONENTS], component_function[MODEL_N_COMPONENTS];
     int32_t component_lm[MODEL_N_COMPONENTS], component_channel[MODEL_N_COMPONENTS];
-    int32_t order0_feature[1], order1_base[MODEL_N_Q], order1_feature[MODEL_N_Q];
+    int32_t feature[MODEL_MAX], order1_base[MODEL_N_Q];
+    double scale[MODEL_MAX];
     int32_t order2_l[MODEL_MAX], order2_first[MODEL_MAX], order2_start[MODEL_MAX];
-    int32_t order2_second[MODEL_MAX], order2_feature[MODEL_MAX];
+    int32_t order2_second[MODEL_MAX];
     int32_t run_l[MODEL_MAX], run_coupling[MODEL_MAX], run_start[MODEL_MAX], run_of[MODEL_MAX];
     double coupling[MODEL_MAX];
     int32_t product_first[MODEL_MAX], product_second[MODEL_MAX], product_base[MODEL_MAX];
     int32_t order3_start[MODEL_MAX], order3_third[MODEL_MAX], order3_feature[MODEL_MAX];
     int32_t order4_start[MODEL_MAX], order4_other[MODEL_MAX], order4_feature[MODEL_MAX];
-    int32_t mirrored_start[MODEL_MAX], mirrored_other[MODEL_MAX], mirrored_feature[MODEL_MAX];
+    int32_t mirrored_start[MODEL_MAX], mirrored_other[MODEL_MAX], mirrored_place[MODEL_MAX];
     double core_inner[MODEL_N_SPECIES][MODEL_N_SPECIES], core_outer[MODEL_N_SPECIES][MODEL_N_SPECIES];
     double nuclear_charge[MODEL_N_SPECIES];
 } model;
@@ -118,7 +119,7 @@ static inline void model_mirror(model *m)
             for (int f = m->order4_start[q]; f < m->order4_start[q + 1]; f++) {
                 if (m->order4_other[f] == p) {
                     m->mirrored_other[e] = q;
-                    m->mirrored_feature[e++] = m->order4_feature[f];
+                    m->mirrored_place[e++] = order4_places(&m->d) + f;
                 }
             }
         }
@@ -189,6 +190,16 @@ static inline void model_products(model *m)
         }
     }
     m->d.n_terms += 2 * MODEL_L_MAX + 1;
+    for (int p = 0; p < m->d.n_products; p++) {
+        for (int e = m->order3_start[p]; e < m->order3_start[p + 1]; e++) {
+            m->feature[order3_places(&m->d) + e] = m->order3_feature[e];
+            m->scale[order3_places(&m->d) + e] = 1;
+        }
+        for (int e = m->order4_start[p]; e < m->order4_start[p + 1]; e++) {
+            m->feature[order4_places(&m->d) + e] = m->order4_feature[e];
+            m->scale[order4_places(&m->d) + e] = sqrt(2 * m->run_l[3 * m->run_of[p] + 2] + 1);
+        }
+    }
     model_mirror(m);
 }
 
@@ -263,10 +274,14 @@ static inline model *model_new(double cutoff, int core)
     d->component_channel = m->component_channel;
 
     int f = 0;
-    m->order0_feature[d->n_order0++] = f++;
+    d->n_order0 = 1;
+    m->feature[f] = f;
+    m->scale[f++] = 1;
     for (int q = 0; q < MODEL_N_Q; q++) {
         m->order1_base[q] = q * MODEL_N_LM;
-        m->order1_feature[d->n_order1++] = f++;
+        d->n_order1++;
+        m->feature[f] = f;
+        m->scale[f++] = 1;
     }
     for (int l = 0, e = 0; l <= MODEL_L_MAX; l++) {
         for (int first = 0; first < MODEL_N_Q; first++) {
@@ -275,21 +290,21 @@ static inline model *model_new(double cutoff, int core)
             m->order2_first[g] = first * MODEL_N_LM + l * l;
             for (int second = first; second < MODEL_N_Q; second++) {
                 m->order2_second[e] = second * MODEL_N_LM + l * l;
-                m->order2_feature[e++] = f++;
+                m->feature[f] = f;
+                m->scale[f++] = 1 / sqrt(2 * l + 1);
+                e++;
             }
             m->order2_start[g + 1] = e;
         }
     }
     d->n_features = f;
-    model_products(m);
-    d->order0_feature = m->order0_feature;
+    d->feature = m->feature;
+    d->scale = m->scale;
     d->order1_base = m->order1_base;
-    d->order1_feature = m->order1_feature;
     d->order2_l = m->order2_l;
     d->order2_first = m->order2_first;
     d->order2_start = m->order2_start;
     d->order2_second = m->order2_second;
-    d->order2_feature = m->order2_feature;
     d->run_l = m->run_l;
     d->run_coupling = m->run_coupling;
     d->run_start = m->run_start;
@@ -300,13 +315,12 @@ static inline model *model_new(double cutoff, int core)
     d->run_of = m->run_of;
     d->order3_start = m->order3_start;
     d->order3_third = m->order3_third;
-    d->order3_feature = m->order3_feature;
     d->order4_start = m->order4_start;
     d->order4_other = m->order4_other;
-    d->order4_feature = m->order4_feature;
     d->mirrored_start = m->mirrored_start;
     d->mirrored_other = m->mirrored_other;
-    d->mirrored_feature = m->mirrored_feature;
+    d->mirrored_place = m->mirrored_place;
+    model_products(m);
     if (core) {
         const double inner[2][2] =
             {

@@ -97,10 +97,12 @@ def _products(features, base, size):
     products = sorted(fourth) + sorted(set(third) - set(fourth))
     index = {product: p for p, product in enumerate(products)}
     others = [[(index[other], f) for other, f in fourth.get(product, [])] for product in products]
-    mirrored = [[] for _ in products]
+    thirds = [third.get(product, []) for product in products]
+    mirrored, entry = [[] for _ in products], 0
     for p, entries in enumerate(others):
-        for other, f in entries:
-            mirrored[other].append((p, f))
+        for other, _ in entries:
+            mirrored[other].append((p, entry))
+            entry += 1
 
     runs, run_of, bases = [], [], []
     for p, (l, l1, l2, _, _) in enumerate(products):
@@ -119,16 +121,18 @@ def _products(features, base, size):
         "product_second": [base[product[4]] for product in products],
         "product_base": bases,
     }
-    for name, lists in (
-        ("order3", [third.get(product, []) for product in products]),
-        ("order4", others),
-        ("mirrored", mirrored),
-    ):
-        start, number, feature = _flatten(lists)
-        arrays |= {f"{name}_start": start, f"{name}_{'third' if name == 'order3' else 'other'}": number}
-        arrays[f"{name}_feature"] = feature
+    arrays["order3_start"], arrays["order3_third"], features3 = _flatten(thirds)
+    arrays["order4_start"], arrays["order4_other"], features4 = _flatten(others)
+    arrays["mirrored_start"], arrays["mirrored_other"], entries4 = _flatten(mirrored)
+    arrays["mirrored_place"] = len(features) - len(features4) + np.asarray(entries4, int)
     room = max((2 * product[0] + 1 for product in products), default=0)
-    return arrays, np.concatenate([np.zeros(0), *values]), len(fourth), size + room
+    return arrays, [*features3, *features4], np.concatenate([np.zeros(0), *values]), len(fourth), size + room
+
+
+def _scales(features):
+    """What a feature is times its scalar product (ext/core/descriptor.h)."""
+    order, l, coupled = features[:, 0], np.maximum(features[:, 2], 0), np.maximum(features[:, 9], 0)
+    return np.select([order == 2, order == 4], [1 / np.sqrt(2 * l + 1), np.sqrt(2 * coupled + 1)], 1.0)
 
 
 def arrange(features, n_channels, n_radial, l_max, l_dependent):
@@ -175,8 +179,10 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
     bases1, features1 = _columns(order1, 2)
     l2, first2 = _columns(list(order2), 2)
     start2, second2, features2 = _flatten(list(order2.values()))
-    products, coupling, n_shared, n_terms = _products(features, base, size)
+    products, features34, coupling, n_shared, n_terms = _products(features, base, size)
+    walk = [*order0, *features1, *features2, *features34]
     integers = {
+        "feature": walk,
         "radial_offset": radial_offset,
         "n_used": used,
         "channel_n": channel_n,
@@ -185,16 +191,14 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
         "component_function": columns["function"],
         "component_lm": columns["lm"],
         "component_channel": columns["channel"],
-        "order0_feature": order0,
         "order1_base": bases1,
-        "order1_feature": features1,
         "order2_l": l2,
         "order2_first": first2,
         "order2_start": start2,
         "order2_second": second2,
-        "order2_feature": features2,
     } | products
     arrays = {name: np.ascontiguousarray(np.ravel(value), np.int32) for name, value in integers.items()}
     sizes = {"n_stride": n_stride, "n_density": int(channel_offset[-1]), "n_shared": n_shared, "n_terms": n_terms}
+    sizes["n_order0"] = len(order0)
     quadratic = _quadratic(features, n_channels, n_radial, l_max, n_stride, features2)
-    return arrays | sizes | quadratic | {"coupling": coupling}
+    return arrays | sizes | quadratic | {"coupling": coupling, "scale": _scales(features[walk])}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comitia._core import members_of
+from comitia._core import members_of, spread_of
 from comitia.errors import NumericalError
 from comitia.threads import default_threads
 
@@ -38,19 +38,15 @@ def committee_energies(mean, deviations, sums):
     is the mean of the members to the last bit.
     """
     members = members_of(sums, deviations, mean)
-    n_members = len(deviations)
-    energies = np.add.reduce(members, axis=1) / n_members  # the bits of members.mean, without its overhead
-    spread = members - energies[:, None]
-    return energies, members, np.sqrt(np.einsum("sk,sk->s", spread, spread) / (n_members - 1))
+    energies = np.add.reduce(members, axis=1) / len(deviations)  # the bits of members.mean, without its overhead
+    return energies, members, spread_of(members, energies)
 
 
 def refuse_non_finite(found, sizes, where="structure"):
     """Raise NumericalError for the first atom whose energy or force is not finite."""
-    if np.isfinite(found["atomic_energies"].sum()) and np.isfinite(found["forces"].sum()):
+    if found["finite"]:
         return
     bad = ~np.isfinite(found["atomic_energies"]) | ~np.isfinite(found["forces"]).all(axis=1)
-    if not bad.any():
-        return  # only the sum overflowed
     atom = int(np.argmax(bad))
     structure = int(np.searchsorted(np.cumsum(sizes), atom, side="right"))
     atom -= int(np.sum(sizes[:structure]))
@@ -112,7 +108,7 @@ class Evaluator:
         found = kernel.evaluate(batch, potential.mean_weights, sums=committee, n_threads=self.n_threads)
         refuse_non_finite(found, [self.n_atoms] * n)
         atomic = found["atomic_energies"].reshape(shape)
-        energies, members_e, sigma = atomic.sum(axis=1) + self._e0, None, None
+        energies, members_e, sigma = found["energies"] + self._e0, None, None
         if committee:
             energies, members_e, sigma = committee_energies(
                 energies, potential.deviations, found["sums"].reshape(n, -1)
