@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from comitia.training import normal_equations
 from comitia.training.committee import fit_committee, refine
-from comitia.training.evidence import Evidence, PriorShape, Regularisation, combine
-from comitia.training.normal_equations import KINDS, Factor, NormalEquations
+from comitia.training.evidence import Evidence, PriorShape, Regularisation
+from comitia.training.normal_equations import KINDS, Factor, Moments, NormalEquations
 from comitia.training.settings import Weights
 
 N_COLUMNS, N_GROUPS = 12, 8
@@ -104,7 +105,7 @@ def test_condensing_many_rows_keeps_their_moments():
     assert all(group["energy"].n_waiting <= N_COLUMNS // 2 for group in equations.groups)
     moments = equations.moments(np.ones(N_GROUPS, bool))["energy"]
     rows, target, _ = dense["energy"]
-    assert_allclose(moments.gram, rows.T @ rows, rtol=1e-11, atol=1e-9)
+    assert_allclose(moments.gram, np.tril(rows.T @ rows), rtol=1e-11, atol=1e-9)
     assert_allclose(moments.rhs, rows.T @ target, rtol=1e-11, atol=1e-9)
     assert_allclose(moments.square, target @ target, rtol=1e-12)
     assert moments.count == len(target)
@@ -118,7 +119,7 @@ def test_refinement_returns_the_digits_that_normal_equations_lose():
     committee = fit_committee(equations, np.zeros(N_GROUPS, int), everything, 1, regularisation, Weights(), rng)
     exact = dense_solution(dense, regularisation, everything)
     gradient = sum(rows.T @ (target - rows @ committee.full) for rows, target, _ in dense.values())
-    refined, step = refine(equations, everything, committee, gradient)
+    refined, step = refine(committee, gradient)
     before, after = (np.linalg.norm(w - exact) / np.linalg.norm(exact) for w in (committee.full, refined.full))
     assert after < 1e-3 * before
     assert 0.5 * before < step < 2 * before
@@ -188,9 +189,33 @@ def test_a_singular_problem_still_has_a_solution():
     assert_allclose(matrix @ weights, np.ones(4), rtol=1e-5)
 
 
-def test_combine_is_a_weighted_sum():
-    equations, _ = made_up()
+def test_kinds_are_combined_with_their_weights():
+    equations, dense = made_up()
+    combined = equations.combined(np.ones(N_GROUPS, bool), {"forces": 2.0, "energy": 0.0, "virial": 0.5})
+    expected = sum(factor * dense[kind][0].T @ dense[kind][0] for kind, factor in (("forces", 2.0), ("virial", 0.5)))
+    assert_allclose(combined.gram, np.tril(expected), rtol=1e-11, atol=1e-9)
+    expected = sum(factor * dense[kind][0].T @ dense[kind][1] for kind, factor in (("forces", 2.0), ("virial", 0.5)))
+    assert_allclose(combined.rhs, expected, rtol=1e-11, atol=1e-9)
+    assert combined.count == len(dense["forces"][1]) + len(dense["virial"][1])
+
+
+@pytest.mark.parametrize("panel", [1, 5, 1000])
+def test_products_in_panels_of_columns(monkeypatch, panel):
+    monkeypatch.setattr(normal_equations, "PANEL", panel)
+    equations, dense = made_up(rows_of={"energy": 40, "forces": 25, "virial": 3})
     moments = equations.moments(np.ones(N_GROUPS, bool))
-    matrix, rhs = combine(moments, {"forces": 2.0, "energy": 0.0}, np.ones(N_COLUMNS))
-    assert_allclose(matrix, 2 * moments["forces"].gram + np.eye(N_COLUMNS))
-    assert_allclose(rhs, 2 * moments["forces"].rhs)
+    for kind, (rows, target, _) in dense.items():
+        assert_allclose(moments[kind].gram, np.tril(rows.T @ rows), rtol=1e-11, atol=1e-9)
+        assert_allclose(moments[kind].rhs, rows.T @ target, rtol=1e-11, atol=1e-9)
+
+
+def test_inverse_and_residuals_from_the_lower_triangle():
+    rng = np.random.default_rng(3)
+    rows, target = rng.normal(size=(20, 6)), rng.normal(size=20)
+    matrix = rows.T @ rows
+    inverse, factor = np.linalg.inv(matrix), Factor(np.tril(matrix))
+    assert_allclose(factor.inverse(), np.tril(inverse), rtol=1e-10, atol=1e-14)
+    assert_allclose(factor.inverse_diagonal(), np.diag(inverse), rtol=1e-10)
+    assert_allclose(factor.log_determinant, np.linalg.slogdet(matrix)[1])
+    weights, moments = rng.normal(size=6), Moments(np.tril(matrix), rows.T @ target, float(target @ target), 20)
+    assert_allclose(moments.residual_square(weights), np.sum((target - rows @ weights) ** 2), rtol=1e-10)

@@ -9,7 +9,6 @@ import dataclasses
 
 import numpy as np
 
-from comitia.training.evidence import combine
 from comitia.training.groups import draw_members
 from comitia.training.normal_equations import KINDS, Factor
 
@@ -24,12 +23,14 @@ class CommitteeFit:
     full : (n_columns,) array, the fit to all groups of the training part
     regularisation : Regularisation
     kind_weights : {kind: ρ}, user weights included
+    factor : Factor of the normal equations of `full`
     """
 
     members: np.ndarray
     full: np.ndarray
     regularisation: object
     kind_weights: dict
+    factor: Factor
 
 
 def total_weights(regularisation, weights):
@@ -37,11 +38,12 @@ def total_weights(regularisation, weights):
     return {kind: regularisation.kind_weights[kind] * getattr(weights, kind) for kind in KINDS}
 
 
-def factorise(moments, kind_weights, penalty):
-    """Factor of A, and the weights that minimise Σ_k ρ_k |y_k − X_k w|² + w^T Λ w."""
-    matrix, rhs = combine(moments, kind_weights, penalty)
-    factor = Factor(matrix)
-    return factor, factor.solve(rhs)
+def factorise(equations, selection, kind_weights, penalty):
+    """Factor of A, and the weights that minimise Σ_k ρ_k |y_k − X_k w|² + w^T Λ w over some groups."""
+    moments = equations.combined(selection, kind_weights)
+    moments.gram[np.diag_indices_from(moments.gram)] += penalty
+    factor = Factor(moments.gram)
+    return factor, factor.solve(moments.rhs)
 
 
 def recentre(members, full):
@@ -53,7 +55,7 @@ def subsampled(equations, group_stratum, allowed, n_members, kind_weights, penal
     """Members (n_members, n_columns), each fitted to half of the allowed groups."""
     members = np.empty((n_members, equations.n_columns))
     for member, drawn in enumerate(draw_members(group_stratum, n_members, rng, allowed)):
-        _, members[member] = factorise(equations.moments(drawn), kind_weights, penalty)
+        _, members[member] = factorise(equations, drawn, kind_weights, penalty)
         step()
     return members
 
@@ -81,19 +83,19 @@ def fit_committee(
     """
     step = step or (lambda: None)
     kind_weights = total_weights(regularisation, weights)
-    factor, full = factorise(equations.moments(allowed), kind_weights, regularisation.penalty)
+    factor, full = factorise(equations, allowed, kind_weights, regularisation.penalty)
     step()
     if n_members == 1:
-        return CommitteeFit(full[None, :], full, regularisation, kind_weights)
+        return CommitteeFit(full[None, :], full, regularisation, kind_weights, factor)
     if kind == "llpr":
         members = full + regularisation.noise * factor.draw(rng.normal(size=(len(full), n_members))).T
     else:
         penalty = regularisation.penalty
         members = subsampled(equations, group_stratum, allowed, n_members, kind_weights, penalty, rng, step)
-    return CommitteeFit(recentre(members, full), full, regularisation, kind_weights)
+    return CommitteeFit(recentre(members, full), full, regularisation, kind_weights, factor)
 
 
-def refine(equations, allowed, committee, gradient):
+def refine(committee, gradient):
     """One step of iterative refinement of a committee from the exact gradient of its full fit.
 
     The solution of normal equations loses digits with the square of the condition number; with the residuals
@@ -109,8 +111,7 @@ def refine(equations, allowed, committee, gradient):
     CommitteeFit, shifted as a whole; float, relative size of the step
     """
     penalty = committee.regularisation.penalty
-    matrix, _ = combine(equations.moments(allowed), committee.kind_weights, penalty)
-    change = Factor(matrix).solve(gradient - penalty * committee.full)
+    change = committee.factor.solve(gradient - penalty * committee.full)
     size = float(np.linalg.norm(change) / max(np.linalg.norm(committee.full), 1e-300))
     shifted = dataclasses.replace(committee, members=committee.members + change, full=committee.full + change)
     return shifted, size

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.optimize
 
 from comitia.errors import StructureError
-from comitia.training.normal_equations import KINDS, Factor
+from comitia.training.normal_equations import KINDS, Factor, Moments
 
 WEAKEST_PRIOR, STRONGEST_PRIOR = 1e-13, 1e2  # relative to the diagonal of the normal equations
 FIRST_STRENGTHS = (1e-9, 1e-7, 1e-5, 1e-3)  # the search begins at the best of these
@@ -61,6 +61,7 @@ class Regularisation:
     log_evidence : float or None when the strength was given
     noise : float, σ; residual of a row of forces in units of its scale
     parameters : dict, the exponents and strengths, for the report
+    found : (n_parameters,) array, all parameters in the order of `Evidence`
     """
 
     penalty: np.ndarray
@@ -69,6 +70,7 @@ class Regularisation:
     log_evidence: float | None
     noise: float
     parameters: dict
+    found: np.ndarray | None = None
 
 
 class Evidence:
@@ -76,19 +78,23 @@ class Evidence:
 
     Parameters
     ----------
-    moments : {kind: Moments} of the training structures
+    moments : {kind: Moments} of the training structures, handed over
     shape : PriorShape
     kinds : kinds of labels that are fitted to
     """
 
     def __init__(self, moments, shape, kinds=KINDS):
-        self.moments, self.shape = moments, shape
-        self.kinds = [kind for kind in kinds if moments[kind].count and moments[kind].square > 0]
+        self.shape = shape
+        self.kinds = [kind for kind in kinds if kind in moments and moments[kind].square > 0]
         if not self.kinds:
             raise StructureError("every energy and force of the training set is what the fixed terms give already")
         self.reference = "forces" if "forces" in self.kinds else self.kinds[0]
         self.free_kinds = [kind for kind in self.kinds if kind != self.reference and kind in CHOSEN_KINDS]
+        self.counts = {kind: moments[kind].count for kind in self.kinds}
+        self.squares = {kind: moments[kind].square for kind in self.kinds}
         diagonal = sum(np.diag(moments[kind].gram) for kind in self.kinds)
+        self.free = {kind: moments[kind] for kind in self.free_kinds}
+        self.fixed = _added([moments[kind] for kind in self.kinds if kind not in self.free_kinds])
         self.diagonal = np.maximum(diagonal, 1e-12 * diagonal.max())
         self.orders = sorted(set(shape.order[shape.order > 0].tolist()))
         penalised = shape.order > 0
@@ -121,28 +127,43 @@ class Evidence:
         """Log evidence and, where asked for, its gradient."""
         kind_weights, log_penalty = self.unpack(parameters)
         penalty = np.exp(log_penalty)
-        matrix, rhs = combine(self.moments, kind_weights, penalty)
-        factor = Factor(matrix)
-        weights = factor.solve(rhs)
-        square = sum(rho * self.moments[kind].square for kind, rho in kind_weights.items()) - float(rhs @ weights)
-        square = max(square, 1e-300)
-        count = sum(self.moments[kind].count for kind in self.kinds)
+        factor, weights, square = self._solve(kind_weights, penalty)
+        square, count = max(square, 1e-300), sum(self.counts.values())
         value = -count * np.log(square / count) - factor.log_determinant + log_penalty.sum()
-        value += sum(self.moments[kind].count * np.log(rho) for kind, rho in kind_weights.items())
+        value += sum(self.counts[kind] * np.log(rho) for kind, rho in kind_weights.items())
         if not gradient:
             return 0.5 * value, None
-        inverse = factor.inverse()
+        inverse = factor.inverse() if self.free else None
+        diagonal = factor.inverse_diagonal() if inverse is None else np.diag(inverse)
         by_kind = []
-        for kind in self.free_kinds:
-            moments, rho = self.moments[kind], kind_weights[kind]
+        for kind, moments in self.free.items():
+            rho = kind_weights[kind]
             misfit = rho * moments.residual_square(weights)
-            by_kind.append(moments.count - count * misfit / square - rho * np.vdot(inverse, moments.gram))
-        by_column = 1.0 - penalty * np.diag(inverse) - count * penalty * weights**2 / square
+            trace = 2 * np.vdot(inverse, moments.gram) - diagonal @ np.diag(moments.gram)
+            by_kind.append(moments.count - count * misfit / square - rho * trace)
+        by_column = 1.0 - penalty * diagonal - count * penalty * weights**2 / square
         return 0.5 * value, 0.5 * np.concatenate([by_kind, self.columns.T @ by_column])
 
-    def maximise(self, tolerance=2.0, n_iterations=40):
-        """`Regularisation` at the maximum, found by L-BFGS to about `tolerance` in the log evidence."""
+    def _solve(self, kind_weights, penalty):
+        """Factor of A, the weights, and S."""
+        matrix, rhs = self.fixed.gram.copy(), self.fixed.rhs.copy()
+        for kind, moments in self.free.items():
+            matrix += kind_weights[kind] * moments.gram
+            rhs += kind_weights[kind] * moments.rhs
+        matrix[np.diag_indices_from(matrix)] += penalty
+        factor = Factor(matrix)
+        weights = factor.solve(rhs)
+        square = sum(rho * self.squares[kind] for kind, rho in kind_weights.items())
+        return factor, weights, square - float(rhs @ weights)
+
+    def maximise(self, tolerance=2.0, n_iterations=40, first=None):
+        """`Regularisation` at the maximum, found by L-BFGS to about `tolerance` in the log evidence.
+
+        The search begins at the parameters `first`, those of nearly the same data, or at the best of a few strengths.
+        """
         starts = [self.start(strength) for strength in FIRST_STRENGTHS]
+        if first is not None and len(first) == len(starts[0]):
+            starts = [np.asarray(first)]
         values = [self(parameters, gradient=False)[0] for parameters in starts]
         start = starts[int(np.argmax(values))]
         # in units of the first gradient, so that the first step is of order 1 and not to the corner of the bounds
@@ -171,10 +192,8 @@ class Evidence:
         """`Regularisation` at the given parameters."""
         kind_weights, log_penalty = self.unpack(parameters)
         penalty = np.exp(log_penalty)
-        matrix, rhs = combine(self.moments, kind_weights, penalty)
-        weights = Factor(matrix).solve(rhs)
-        square = sum(rho * self.moments[kind].square for kind, rho in kind_weights.items()) - float(rhs @ weights)
-        count = sum(self.moments[kind].count for kind in self.kinds)
+        _, _, square = self._solve(kind_weights, penalty)
+        count = sum(self.counts.values())
         penalised = self.shape.order > 0
         n_free = len(self.free_kinds)
         names = [f"log_strength_nu{order}" for order in self.orders] + ["roughness_exponent", "column_exponent"]
@@ -187,6 +206,7 @@ class Evidence:
             log_evidence=self(parameters, gradient=False)[0] if log_evidence else None,
             noise=float(np.sqrt(max(square, 0.0) / max(count, 1))),
             parameters=dict(zip(names, parameters[n_free:].tolist(), strict=True)),
+            found=parameters,
         )
 
     def given(self, strength):
@@ -194,11 +214,10 @@ class Evidence:
         return self.regularisation(self.start(strength, (1.0, 1.0)), log_evidence=False)
 
 
-def combine(moments, kind_weights, penalty):
-    """A = Σ_k ρ_k X_k^T X_k + Λ and b = Σ_k ρ_k X_k^T y_k."""
-    matrix, rhs = np.diag(penalty), np.zeros(len(penalty))
-    for kind, rho in kind_weights.items():
-        if rho and moments[kind].count:
-            matrix += rho * moments[kind].gram
-            rhs += rho * moments[kind].rhs
-    return matrix, rhs
+def _added(parts):
+    """Sum of moments, in the arrays of the first."""
+    first, *rest = parts
+    for part in rest:
+        first.gram += part.gram
+    rhs, square = sum(part.rhs for part in parts), sum(part.square for part in parts)
+    return Moments(first.gram, rhs, square, sum(part.count for part in parts))

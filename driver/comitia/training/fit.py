@@ -88,12 +88,13 @@ def _check_weights(settings, structures):
             raise SettingsError(f"weights: no structure has the config_type {name!r}; {hint}")
 
 
-def _regularise(equations, allowed, shape, settings):
+def _regularise(equations, allowed, shape, settings, like=None):
+    """`Regularisation` for some groups; `like` is that of nearly the same groups, where the search begins."""
     kinds = [kind for kind in KINDS if getattr(settings.weights, kind) > 0]
     evidence = Evidence(equations.moments(allowed), shape, kinds)
     if settings.regularisation is not None:
         return evidence.given(settings.regularisation)
-    return evidence.maximise()
+    return evidence.maximise(first=None if like is None else like.found)
 
 
 class _Fit:
@@ -133,42 +134,42 @@ class _Fit:
             dealt = self.earlier.groups(strata, split.blocks, settings.folds, rng)
             self.group, self.names, self.stratum, self.folds = dealt
             return
+        calibrating = [s for s in split.validation if s.energy is not None or s.forces is not None]
+        leave_out = settings.validation is None or len(calibrating) < FEWEST_TO_CALIBRATE
         fitting = GRAM_BYTES // (8 * triangle_size(self.descriptor.width))
-        self.group, self.stratum = make_groups(strata, split.blocks, rng, max(12, min(MAX_GROUPS, fitting)))
+        if leave_out or settings.members > 1 or settings.keep_sums:
+            self.group, self.stratum = make_groups(strata, split.blocks, rng, max(12, min(MAX_GROUPS, fitting)))
+        else:  # nobody asks for part of the sums: as few groups as memory wants
+            self.group = np.arange(len(split.training)) % max(2, min(MAX_GROUPS, fitting))
+            self.stratum = np.zeros(self.group.max() + 1, int)
         self.names = [strata[np.argmax(self.group == group)] for group in range(len(self.stratum))]
         self.folds = np.full(len(self.stratum), -1)
-        calibrating = [s for s in split.validation if s.energy is not None or s.forces is not None]
-        if settings.validation is None or len(calibrating) < FEWEST_TO_CALIBRATE:
+        if leave_out:
             self.folds = deal_folds(self.stratum, min(settings.folds, len(self.stratum)), rng)
 
     def solve(self, equations):
         """Committee on all of the training set, and on what is left of it in each fold."""
         settings, everything = self.settings, np.ones(len(self.stratum), dtype=bool)
-        shape = PriorShape.of(self.descriptor)
+        shape, seed = PriorShape.of(self.descriptor), [settings.seed, 2]
         names = sorted(set(self.folds[self.folds >= 0].tolist()))
         with self.stages.stage("committee", (1 + len(names)) * (2 + settings.members)) as step:
 
-            def one(fold, allowed):
-                rng = np.random.default_rng([settings.seed, 2, fold + 1])
-                regularisation = _regularise(equations, allowed, shape, settings)
+            def members(allowed, regularisation, rng):
                 step()
-                return fit_committee(
-                    equations,
-                    self.stratum,
-                    allowed,
-                    settings.members,
-                    regularisation,
-                    settings.weights,
-                    rng,
-                    step,
-                    settings.committee.kind,
-                )
+                how = (settings.members, regularisation, settings.weights, rng, step, settings.committee.kind)
+                return fit_committee(equations, self.stratum, allowed, *how)
 
+            def left_out(fold, like):
+                allowed = self.folds != fold
+                regularisation = _regularise(equations, allowed, shape, settings, like)
+                found = members(allowed, regularisation, np.random.default_rng([*seed, fold + 1]))
+                return dataclasses.replace(found, factor=None)
+
+            regularisation = _regularise(equations, everything, shape, settings)
             with ThreadPoolExecutor(self.n_threads) as pool:
-                tasks = {-1: pool.submit(one, -1, everything)}
-                tasks |= {fold: pool.submit(one, fold, self.folds != fold) for fold in names}
-                found = {fold: task.result() for fold, task in tasks.items()}
-            return found.pop(-1), found
+                of_all = pool.submit(members, everything, regularisation, np.random.default_rng([*seed, 0]))
+                tasks = {fold: pool.submit(left_out, fold, regularisation) for fold in names}
+                return of_all.result(), {fold: task.result() for fold, task in tasks.items()}
 
     def run(self):
         """Both readings of the design matrix and the solutions between them."""
@@ -195,12 +196,11 @@ class _Fit:
 
     def _refine(self, stream, gradient):
         """Iterative refinement by the residuals of the rows themselves."""
-        everything = np.ones(len(self.stratum), bool)
-        self.committee, change = refine(self.equations, everything, self.committee, gradient)
+        self.committee, change = refine(self.committee, gradient)
         self.refinement = [change]
         while len(self.refinement) < MOST_REFINEMENTS and change > SMALL_CHANGE:
             gradient = gradient_of(stream, self.targets, self.committee)
-            refined, change = refine(self.equations, everything, self.committee, gradient)
+            refined, change = refine(self.committee, gradient)
             if change > 0.5 * self.refinement[-1]:  # rounding is all that is left
                 break
             self.committee = refined

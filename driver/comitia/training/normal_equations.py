@@ -9,17 +9,26 @@ moments and one Cholesky factorisation.
 import dataclasses
 
 import numpy as np
-import scipy.linalg
+from scipy.linalg import lapack
 
 from comitia.errors import NumericalError
 
 KINDS = ("energy", "forces", "virial")
 CHUNK = 2048  # rows, at least, of a product
+PANEL = 2048  # columns of a product at a time
 
 
 @dataclasses.dataclass
 class Moments:
-    """Moments of weighted rows: `gram` (n, n) X^T X, `rhs` (n,) X^T y, `square` y^T y, `count` of rows."""
+    """Moments of weighted rows.
+
+    Attributes
+    ----------
+    gram : (n, n) array, the lower triangle of X^T X, zero above
+    rhs : (n,) array, X^T y
+    square : float, y^T y
+    count : int, number of rows
+    """
 
     gram: np.ndarray
     rhs: np.ndarray
@@ -29,16 +38,16 @@ class Moments:
     @classmethod
     def unpacked(cls, triangle, n_columns, count):
         """From the lower triangle of [X | y]^T [X | y], row by row."""
-        gram = np.empty((n_columns, n_columns))
-        start = 0
+        gram, start = np.zeros((n_columns, n_columns)), 0
         for row in range(n_columns):
-            gram[row, : row + 1] = gram[: row + 1, row] = triangle[start : start + row + 1]
+            gram[row, : row + 1] = triangle[start : start + row + 1]
             start += row + 1
         return cls(gram, triangle[start:-1].copy(), float(triangle[-1]), count)
 
     def residual_square(self, weights):
         """|y − X w|² of these rows."""
-        return max(0.0, self.square - 2 * float(weights @ self.rhs) + float(weights @ (self.gram @ weights)))
+        quadratic = 2 * float(weights @ (self.gram @ weights)) - float(np.diag(self.gram) @ weights**2)
+        return max(0.0, self.square - 2 * float(weights @ self.rhs) + quadratic)
 
 
 def triangle_size(n_columns):
@@ -49,10 +58,21 @@ def triangle_size(n_columns):
 def _add_product(triangle, blocks):
     """Add [X | y]^T [X | y] of stacked blocks to a packed lower triangle."""
     rows = np.vstack(blocks) if len(blocks) > 1 else blocks[0]
-    gram, start = rows.T @ rows, 0  # NumPy computes one triangle (BLAS syrk) and lets other threads run
-    for row in range(len(gram)):
-        triangle[start : start + row + 1] += gram[row, : row + 1]
-        start += row + 1
+    for first in range(0, rows.shape[1], PANEL):
+        last = min(rows.shape[1], first + PANEL)
+        gram = rows[:, first:last].T @ rows[:, :last]  # NumPy computes one triangle of the first, and frees the threads
+        for row in range(first, last):
+            start = row * (row + 1) // 2
+            triangle[start : start + row + 1] += gram[row - first, : row + 1]
+
+
+def _add_scaled(total, part, factor):
+    """Add `factor` times a packed triangle to another."""
+    if factor == 1.0:
+        total += part
+        return
+    for start in range(0, len(part), 1 << 15):
+        total[start : start + (1 << 15)] += factor * part[start : start + (1 << 15)]
 
 
 class RowSums:
@@ -124,19 +144,25 @@ class NormalEquations:
             sums.condense()
 
     def moments(self, selection):
-        """Moments of each kind over the groups in `selection` (n_groups,) bool: {kind: Moments}."""
-        chosen, total = np.flatnonzero(selection), {}
-        for kind in KINDS:
-            parts = [self.groups[group][kind] for group in chosen]
-            triangle = np.zeros(triangle_size(self.n_columns))
-            for part in parts:
+        """Moments of each kind that has rows in the groups of `selection` (n_groups,) bool: {kind: Moments}."""
+        present = {kind for groups in self.groups for kind, sums in groups.items() if sums.count}
+        return {kind: self.combined(selection, {kind: 1.0}) for kind in KINDS if kind in present}
+
+    def combined(self, selection, kind_weights):
+        """Moments of the rows of all kinds in these groups, those of kind k times the root of kind_weights[k]."""
+        triangle, waiting, count = np.zeros(triangle_size(self.n_columns)), [], 0
+        for group in np.flatnonzero(selection):
+            for kind, weight in kind_weights.items():
+                part = self.groups[group][kind]
+                if weight == 0 or part.count == 0:
+                    continue
+                count += part.count
                 if part.triangle is not None:
-                    triangle += part.triangle
-            waiting = [block for part in parts for block in part.waiting]
-            if waiting:
-                _add_product(triangle, waiting)
-            total[kind] = Moments.unpacked(triangle, self.n_columns, sum(part.count for part in parts))
-        return total
+                    _add_scaled(triangle, part.triangle, weight)
+                waiting += [block if weight == 1.0 else np.sqrt(weight) * block for block in part.waiting]
+        if waiting:
+            _add_product(triangle, waiting)
+        return Moments.unpacked(triangle, self.n_columns, count)
 
 
 class Factor:
@@ -144,7 +170,7 @@ class Factor:
 
     Parameters
     ----------
-    matrix : (n, n) array, overwritten
+    matrix : (n, n) array, of which the lower triangle is read; overwritten
     """
 
     def __init__(self, matrix):
@@ -156,32 +182,32 @@ class Factor:
         matrix *= self.scale[None, :]
         jitter = 0.0
         while True:
-            try:
-                self.lower = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
+            self.upper, info = lapack.dpotrf(matrix.T, lower=0)  # the transpose has the order of Fortran
+            if info == 0:
                 break
-            except np.linalg.LinAlgError:
-                step = max(1e-14, 9 * jitter)
-                jitter += step
-                if jitter > 1e-6:
-                    raise NumericalError(
-                        "the normal equations stay singular; raise `regularisation` or use fewer features"
-                    ) from None
-                matrix[np.diag_indices_from(matrix)] += step
-        self.log_determinant = 2 * np.log(np.diag(self.lower)).sum() - 2 * np.log(self.scale).sum()
+            step = max(1e-14, 9 * jitter)
+            jitter += step
+            if jitter > 1e-6:
+                raise NumericalError("the normal equations stay singular; raise `regularisation` or use fewer features")
+            matrix[np.diag_indices_from(matrix)] += step
+        self.log_determinant = 2 * np.log(np.diag(self.upper)).sum() - 2 * np.log(self.scale).sum()
 
     def solve(self, rhs):
         scale = self.scale if rhs.ndim == 1 else self.scale[:, None]
-        return scale * scipy.linalg.cho_solve((self.lower, True), scale * rhs, check_finite=False)
+        return scale * lapack.dpotrs(self.upper, scale * rhs, lower=0)[0]
 
     def draw(self, noise):
         """Columns x with covariance A⁻¹ from columns of independent normal numbers."""
-        return self.scale[:, None] * scipy.linalg.solve_triangular(
-            self.lower, noise, lower=True, trans="T", check_finite=False
-        )
+        return self.scale[:, None] * lapack.dtrtrs(self.upper, noise, lower=0)[0]
+
+    def inverse_diagonal(self):
+        """(n,) diagonal of A⁻¹."""
+        root = lapack.dtrtri(self.upper, lower=0)[0].T
+        return self.scale**2 * np.einsum("ij,ij->j", root, root)
 
     def inverse(self):
-        lower, info = scipy.linalg.lapack.dpotri(self.lower, lower=1)
-        if info:
-            raise NumericalError("the normal equations are singular; raise `regularisation` or use fewer features")
-        inverse = np.tril(lower) + np.tril(lower, -1).T
-        return self.scale[:, None] * inverse * self.scale[None, :]
+        """(n, n) lower triangle of A⁻¹, zero above."""
+        inverse = lapack.dpotri(self.upper, lower=0)[0].T
+        inverse *= self.scale[:, None]
+        inverse *= self.scale[None, :]
+        return inverse
