@@ -71,8 +71,10 @@ def residuals(stream, structures, targets, folds, committee, fold_committees, st
         weights = np.array(columns).T
         for index, design in designs:
             structure, target = structures[index], targets[index]
-            one = Record(structure.config_type, len(structure.atoms))
-            other = Record(structure.config_type, len(structure.atoms), fold=fold)
+            one, other = (
+                Record(structure.config_type, len(structure.atoms), fold=number, origin=structure.origin)
+                for number in (0, fold)
+            )
             for kind in KINDS:
                 value = _target(target, kind)
                 if value is None:

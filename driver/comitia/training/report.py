@@ -8,6 +8,7 @@ import numpy as np
 
 from comitia.training import dataset
 from comitia.training.calibration import Calibration
+from comitia.training.outliers import find_outliers
 from comitia.training.sums import digest
 from comitia.training.validation import Evaluation
 
@@ -42,6 +43,7 @@ def fit_report(work, validation, test, calibrated):
         "regularisation": _regularisation_report(work),
         "calibration": _calibration_report(work.settings, *calibrated),
         "errors": _error_report(work, validation, test, calibrated.energy, calibrated.forces),
+        "outliers": _outliers(work, validation, test, calibrated.forces),
         "versions": _versions(),
     }
 
@@ -106,6 +108,12 @@ def _error_report(work, validation, test, energy, forces):
             report[name] = evaluation.errors()
             report[name]["calibration"] = evaluation.calibration(energy, forces)
     return report
+
+
+def _outliers(work, validation, test, of_forces):
+    """Of the training set by what folds say that did not see them, where there are folds."""
+    sets = {"training": work.held_out or work.training, "validation": validation, "test": test}
+    return [one for name, found in sets.items() if found for one in find_outliers(found, of_forces, name)]
 
 
 def _versions():

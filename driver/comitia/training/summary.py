@@ -1,5 +1,6 @@
 """The report of a fit or an evaluation as lines of text."""
 
+MOST_OUTLIERS = 10  # that are printed
 HEADINGS = ("", "energy RMSE", "MAE", "forces RMSE", "MAE", "virial RMSE", "MAE")
 COLUMN_UNITS = ("", "meV/atom", "meV/atom", "eV/Å", "eV/Å", "meV/atom", "meV/atom")
 
@@ -42,6 +43,22 @@ def calibration_lines(calibration):
     return lines
 
 
+def outlier_lines(outliers):
+    """The structures whose labels are farthest from the rest, at most `MOST_OUTLIERS`; nothing where there are none."""
+    if not outliers:
+        return []
+    lines = [f"labels far beyond the noise of the fit: {len(outliers)}; look at these structures"]
+    for one in outliers[:MOST_OUTLIERS]:
+        digits = 4 if one["kind"] == "forces" else 1
+        lines.append(
+            f"  {one['file']}, frame {one['frame']} ({one['config_type']}, {one['set']}): {one['kind']} off by "
+            f"{one['error']:.{digits}f} {one['unit']}, typical {one['typical']:.{digits}f}"
+        )
+    if len(outliers) > MOST_OUTLIERS:
+        lines.append(f"  and {len(outliers) - MOST_OUTLIERS} more, in the report")
+    return lines
+
+
 def fit_lines(report):
     """What `comitia fit` prints."""
     structures, calibration = report["data"]["structures"], report["calibration"]
@@ -66,6 +83,7 @@ def fit_lines(report):
         )
         lines += [f"  {line}" for line in calibration_lines(calibration.get("quality"))]
         lines += [f"  warning: {warning}" for warning in calibration["warnings"]]
+    lines += outlier_lines(report["outliers"])
     memory = report["memory"]["peak"] / 2**30
     stages = "  ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
     lines.append(f"time {seconds['total']:.1f} s  ({stages})  threads {report['threads']}  memory {memory:.1f} GiB")

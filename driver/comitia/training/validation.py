@@ -24,6 +24,7 @@ class Record:
     force_error, force_spread : (3 n_atoms,) arrays, eV/Å
     virial_error : (6,) array, eV
     fold : int, the fold in which the structure was held out; 0 where there are no folds
+    origin : str, the file and the frame
     """
 
     config_type: str
@@ -34,6 +35,7 @@ class Record:
     force_spread: np.ndarray | None = None
     virial_error: np.ndarray | None = None
     fold: int = 0
+    origin: str = ""
 
 
 def _summary(errors, unit):
@@ -170,7 +172,7 @@ def compare(structure, energy, forces, virial, member_energies=None, member_forc
     member_energies : (M,) array of raw members or None, eV
     member_forces : (M, n_atoms, 3) array of raw members or None, eV/Å
     """
-    record = Record(structure.config_type, len(structure.atoms), fold=fold)
+    record = Record(structure.config_type, len(structure.atoms), fold=fold, origin=structure.origin)
     if structure.energy is not None:
         record.energy_error = structure.energy - float(energy)
     if structure.forces is not None:
