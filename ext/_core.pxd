@@ -125,25 +125,20 @@ cdef extern from "members.h" nogil:
         size_t n_allocations
     ctypedef struct member_program:
         int n_channels, n_products, n_terms
-        const int32_t *block_base
+        const int32_t *channel_base
         const int32_t *dot_start
         const int32_t *dot_other
         const int32_t *dot_feature
+        const double *dot_factor
+        const int32_t *product_l
         const int32_t *product_first
         const int32_t *product_second
+        const int32_t *product_base
         const int32_t *product_coupling
-        const int32_t *first_row
-        const int32_t *first_start
-        const int32_t *first_factor
-        const int32_t *first_out
-        const int32_t *second_row
-        const int32_t *second_start
-        const int32_t *second_factor
-        const int32_t *second_out
-        const double *first_value
-        const double *second_value
+        const double *coupling
+        const int32_t *function_start
+        const int32_t *function
         const int32_t *slot_start
-        const int32_t *slot_function
         const int32_t *source_start
         const int32_t *source_component
         const double *source_factor

@@ -10,6 +10,9 @@
 #define COPY_IN(name, instructions) COPY_OF(name, instructions)
 #define COPY(name) COPY_IN(name, COMITIA_INSTRUCTIONS)
 
+#define reserve COPY(reserve)
+#define blocks_free COPY(blocks_free)
+#define blocks_arrange COPY(blocks_arrange)
 #define environment_free COPY(environment_free)
 #define environment_gather COPY(environment_gather)
 #define quadratic_size COPY(quadratic_size)
@@ -26,6 +29,7 @@
 #define correlations_weights COPY(correlations_weights)
 #define correlations_evaluate COPY(correlations_evaluate)
 #define correlations_reverse COPY(correlations_reverse)
+#define correlations_couple COPY(correlations_couple)
 #define correlations_jacobian COPY(correlations_jacobian)
 #define evaluator_free COPY(evaluator_free)
 #define evaluate COPY(evaluate)

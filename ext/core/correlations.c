@@ -80,6 +80,11 @@ static triple triple_of(const int32_t *l)
     return (triple){forward_any, reverse_any};
 }
 
+void correlations_couple(const int32_t *l, const double *coefficients, const lanes *a, const lanes *b, lanes *out)
+{
+    triple_of(l).forward(l, coefficients, a, b, out);
+}
+
 /* --- the walk over all features ---------------------------------------------------------------------------------- */
 
 /* What it reads and writes. The ways to walk are constants where it is inlined: in reverse, with a weight for each

@@ -27,6 +27,9 @@ void correlations_evaluate(const descriptor *d, lanes *terms, const real *weight
 void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint,
                           lanes *energy);
 
+/* The product of a, b with angular momenta l[0], l[1], coupled to l[2]; coefficients as coupling.h wants them. */
+void correlations_couple(const int32_t *l, const double *coefficients, const lanes *a, const lanes *b, lanes *out);
+
 /* The Jacobian dB/d(component) of one centre (lane 0 of nothing: plain numbers), in rows of `count` entries. */
 typedef struct {
     int count;

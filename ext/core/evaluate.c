@@ -19,17 +19,6 @@ static void *allocate(size_t bytes)
     return aligned_alloc(64, (bytes + 64) / 64 * 64);
 }
 
-static int reserve(void **array, size_t *capacity, size_t n, size_t size, size_t *n_allocations)
-{
-    if (n <= *capacity)
-        return 0;
-    free(*array);
-    *array = allocate(n * size);
-    *capacity = *array == NULL ? 0 : n;
-    (*n_allocations)++;
-    return *array == NULL ? OUT_OF_MEMORY : 0;
-}
-
 static void worker_free(worker *w)
 {
     for (int v = 0; v < LANES; v++)
@@ -44,10 +33,9 @@ void evaluator_free(evaluator *e)
 {
     for (int t = 0; t < e->n_workers; t++)
         worker_free(&e->workers[t]);
-    void *arrays[] = {e->workers,       e->centre_structure, e->centre_atom, e->block_first,
-                      e->block_species, e->block_count,      e->first_atom,  e->coefficients};
-    for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
-        free(arrays[a]);
+    free(e->workers);
+    free(e->coefficients);
+    blocks_free(&e->blocks);
     *e = (evaluator){0};
 }
 
@@ -78,61 +66,18 @@ static int worker_prepare(worker *w, const descriptor *d)
     return 0;
 }
 
-/* Sorts the centres of the batch by species (stable) and cuts them into blocks. Returns their number, or an error. */
-static int64_t arrange(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures,
-                       int n_threads)
+static int reserve_workers(evaluator *e, int n_threads)
 {
-    size_t n_atoms = 0, count[128] = {0}, next[128], n_blocks = 0;
-    for (size_t s = 0; s < n_structures; s++) {
-        n_atoms += structures[s].n_atoms;
-        for (size_t i = 0; i < structures[s].n_atoms; i++)
-            count[structures[s].species[i]]++;
-    }
-    for (int t = 0; t < d->n_species; t++)
-        n_blocks += (count[t] + LANES - 1) / LANES;
-
-    size_t capacity = e->atom_capacity, blocks[2] = {e->block_capacity, e->block_capacity};
-    if (reserve((void **)&e->centre_structure, &capacity, n_atoms, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->centre_atom, &e->atom_capacity, n_atoms, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->block_first, &blocks[0], n_blocks, sizeof(int64_t), &e->n_allocations) ||
-        reserve((void **)&e->block_species, &blocks[1], n_blocks, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->block_count, &e->block_capacity, n_blocks, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->first_atom, &e->structure_capacity, n_structures + 1, sizeof(int64_t),
-                &e->n_allocations)) {
-        e->atom_capacity = e->block_capacity = 0; /* some of the arrays are gone: take all of them anew */
+    if (n_threads <= e->n_workers)
+        return 0;
+    worker *workers = realloc(e->workers, n_threads * sizeof(worker));
+    if (workers == NULL)
         return OUT_OF_MEMORY;
-    }
-    if (n_threads > e->n_workers) {
-        worker *workers = realloc(e->workers, n_threads * sizeof(worker));
-        if (workers == NULL)
-            return OUT_OF_MEMORY;
-        memset(workers + e->n_workers, 0, (n_threads - e->n_workers) * sizeof(worker));
-        e->workers = workers;
-        e->n_workers = n_threads;
-        e->n_allocations++;
-    }
-
-    size_t block = 0, centre = 0;
-    for (int t = 0; t < d->n_species; t++) {
-        next[t] = centre;
-        for (size_t left = count[t]; left > 0; block++) {
-            e->block_species[block] = t;
-            e->block_first[block] = (int64_t)centre;
-            e->block_count[block] = left < LANES ? (int32_t)left : LANES;
-            centre += e->block_count[block];
-            left -= e->block_count[block];
-        }
-    }
-    e->first_atom[0] = 0;
-    for (size_t s = 0; s < n_structures; s++) {
-        e->first_atom[s + 1] = e->first_atom[s] + (int64_t)structures[s].n_atoms;
-        for (size_t i = 0; i < structures[s].n_atoms; i++) {
-            size_t place = next[structures[s].species[i]]++;
-            e->centre_structure[place] = (int32_t)s;
-            e->centre_atom[place] = (int32_t)i;
-        }
-    }
-    return (int64_t)n_blocks;
+    memset(workers + e->n_workers, 0, (n_threads - e->n_workers) * sizeof(worker));
+    e->workers = workers;
+    e->n_workers = n_threads;
+    e->n_allocations++;
+    return 0;
 }
 
 /* What is collected while structure and species of the centres stay the same. */
@@ -229,7 +174,8 @@ static int reverse(const evaluator *e, const descriptor *d, worker *w, const env
     if (!with_core && env->n_blocks > 0) /* any adjoint of the features: the core is not one of them */
         memset(env->core_slope, 0, env->n_blocks * sizeof(lanes));
     density_reverse(d, env, w->A_adjoint, w->gradient);
-    scatter(env, w->gradient, atom, w->forces + 3 * e->first_atom[structure], w->virials + 9 * (size_t)structure);
+    scatter(env, w->gradient, atom, w->forces + 3 * e->blocks.first_atom[structure],
+            w->virials + 9 * (size_t)structure);
     return 0;
 }
 
@@ -237,12 +183,12 @@ static int reverse(const evaluator *e, const descriptor *d, worker *w, const env
 static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, const structure *structures,
                            int64_t block, const evaluation *what, collected *now)
 {
-    const int species = e->block_species[block];
+    const int species = e->blocks.species[block];
     const int with_gradient = what->forces != NULL || what->virials != NULL;
     environment *env = &w->env[0];
-    for (int64_t c = e->block_first[block]; c < e->block_first[block] + e->block_count[block]; c++) {
-        const int32_t structure = e->centre_structure[c], atom = e->centre_atom[c];
-        const size_t i = e->first_atom[structure] + atom;
+    for (int64_t c = e->blocks.first[block]; c < e->blocks.first[block] + e->blocks.count[block]; c++) {
+        const int32_t structure = e->blocks.centre_structure[c], atom = e->blocks.centre_atom[c];
+        const size_t i = e->blocks.first_atom[structure] + atom;
         if (environment_gather(d, &structures[structure], atom, env))
             return OUT_OF_MEMORY;
         density_expand(d, env, w->A);
@@ -274,8 +220,9 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
 static int block_correlations(const evaluator *e, const descriptor *d, worker *w, const structure *structures,
                               int64_t block, const evaluation *what, collected *now)
 {
-    const int species = e->block_species[block], count = e->block_count[block];
-    const int32_t *of = e->centre_structure + e->block_first[block], *atom = e->centre_atom + e->block_first[block];
+    const int species = e->blocks.species[block], count = e->blocks.count[block];
+    const int32_t *of = e->blocks.centre_structure + e->blocks.first[block],
+                  *atom = e->blocks.centre_atom + e->blocks.first[block];
     const int with_gradient = what->forces != NULL || what->virials != NULL;
     const real *weight = what->weights == NULL ? NULL : (real *)e->coefficients + (size_t)species * d->n_features;
     lanes energy, *features = NULL;
@@ -301,7 +248,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     }
     if (what->adjoint != NULL) {
         for (int v = 0; v < count; v++) {
-            const double *row = what->adjoint + (size_t)(e->first_atom[of[v]] + atom[v]) * d->n_features;
+            const double *row = what->adjoint + (size_t)(e->blocks.first_atom[of[v]] + atom[v]) * d->n_features;
             for (int place = 0; place < d->n_features; place++)
                 w->weight[place][v] = (real)(d->scale[place] * row[d->feature[place]]);
         }
@@ -314,11 +261,11 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     for (int v = 0; what->sums != NULL && features == w->features && v < count; v++)
         add_lane(d, features, v, sums_of(d, w, of[v], species));
     for (int v = 0; what->atomic_energies != NULL && v < count; v++)
-        what->atomic_energies[e->first_atom[of[v]] + atom[v]] =
+        what->atomic_energies[e->blocks.first_atom[of[v]] + atom[v]] =
             energy[v] + (weight == NULL ? 0 : w->env[v].core_energy);
     if (what->features != NULL)
         for (int v = 0; v < count; v++) {
-            double *row = what->features + (size_t)(e->first_atom[of[v]] + atom[v]) * d->n_features;
+            double *row = what->features + (size_t)(e->blocks.first_atom[of[v]] + atom[v]) * d->n_features;
             memset(row, 0, d->n_features * sizeof(double));
             add_lane(d, features, v, row);
         }
@@ -332,7 +279,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
 
 static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size_t n_structures, const evaluation *what)
 {
-    const size_t n_atoms = e->first_atom[n_structures], n_sums = n_structures * d->n_species * d->n_features;
+    const size_t n_atoms = e->blocks.first_atom[n_structures], n_sums = n_structures * d->n_species * d->n_features;
     if (worker_prepare(w, d))
         return OUT_OF_MEMORY;
     if (what->forces != NULL || what->virials != NULL) {
@@ -370,14 +317,15 @@ static int prepare_coefficients(evaluator *e, const descriptor *d, const double 
 int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
              const evaluation *what)
 {
-    int64_t n_blocks = arrange(e, d, n_structures, structures, n_threads);
-    if (n_blocks < 0)
+    const int64_t n_blocks = blocks_arrange(&e->blocks, d->n_species, n_structures, structures, &e->n_allocations);
+    if (n_blocks < 0 || reserve_workers(e, n_threads))
         return OUT_OF_MEMORY;
     if (n_threads > n_blocks)
         n_threads = n_blocks > 0 ? (int)n_blocks : 1;
     if (what->weights != NULL && prepare_coefficients(e, d, what->weights))
         return OUT_OF_MEMORY;
-    const int64_t n_atoms = e->first_atom[n_structures], n_sums = (int64_t)n_structures * d->n_species * d->n_features;
+    const int64_t n_atoms = e->blocks.first_atom[n_structures],
+                  n_sums = (int64_t)n_structures * d->n_species * d->n_features;
     int failed = 0;
 
 #pragma omp parallel num_threads(n_threads)

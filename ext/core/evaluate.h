@@ -6,6 +6,7 @@
 #ifndef COMITIA_EVALUATE_H
 #define COMITIA_EVALUATE_H
 
+#include "blocks.h"
 #include "correlations.h"
 #include "density.h"
 #include "quadratic.h"
@@ -17,12 +18,7 @@ typedef struct {
     const struct kernels *made_by; /* the copy whose memory this is, see dispatch.h */
     int n_workers;
     worker *workers;
-    size_t atom_capacity, block_capacity;
-    int32_t *centre_structure, *centre_atom; /* [n_atoms] sorted by species */
-    int64_t *block_first;
-    int32_t *block_species, *block_count;
-    int64_t *first_atom; /* [n_structures + 1] */
-    size_t structure_capacity;
+    centre_blocks blocks;
     void *coefficients; /* [n_species] of quadratic.h */
     size_t coefficients_capacity;
     size_t n_allocations; /* how often memory was taken: stays put at a given size */

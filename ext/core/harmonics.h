@@ -69,6 +69,30 @@ INLINE void harmonics_tangent(const harmonics_table *table, int l_max, const har
     }
 }
 
+/* Rows of four for every lm: the gradient with respect to the unit vector, before it is made tangential, and Y_lm. */
+INLINE void harmonics_gradient(const harmonics_table *table, int l_max, const harmonics_parts *part, lanes *rows)
+{
+    for (int l = 0; l <= l_max; l++) {
+        lanes *plus = rows + 4 * (l * l + l), *minus = plus;
+        plus[0] = plus[1] = (lanes){0};
+        plus[2] = table->slope[l][0] * part->q[l][1];
+        plus[3] = part->q[l][0];
+        for (int m = 1; m <= l; m++) {
+            const lanes q = (double)m * part->q[l][m], slope = table->slope[l][m] * part->q[l][m + 1];
+            plus += 4;
+            minus -= 4;
+            plus[0] = q * part->cosine[m - 1];
+            plus[1] = -q * part->sine[m - 1];
+            plus[2] = slope * part->cosine[m];
+            plus[3] = part->q[l][m] * part->cosine[m];
+            minus[0] = q * part->sine[m - 1];
+            minus[1] = q * part->cosine[m - 1];
+            minus[2] = slope * part->sine[m];
+            minus[3] = part->q[l][m] * part->sine[m];
+        }
+    }
+}
+
 /* Gradient of sum_lm adjoint[lm] Y_lm with respect to the unit vector, before it is made tangential. */
 INLINE void harmonics_reverse(const harmonics_table *table, int l_max, const harmonics_parts *part,
                               const lanes *adjoint, lanes *x, lanes *y, lanes *z)

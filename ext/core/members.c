@@ -4,41 +4,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "correlations.h"
+
 enum {
     TILE = 2,                     /* registers of members side by side */
     TOGETHER = LANES < 8 ? 1 : 2, /* neighbours side by side */
+    HARMONICS = 3,                /* harmonics side by side */
     CHUNK = LANES < 8 ? 5 : 13,   /* terms whose adjoints stay in registers */
     N_TABLE = 4                   /* gradient of a harmonic, and itself */
 };
 
+#define UNROLL _Pragma("GCC unroll 16")
+
 struct member_worker {
     environment env[LANES];
-    lanes *terms; /* of a block of centres */
+    lanes *terms; /* [n_terms + 1] of a block of centres */
     real *A;
-    double *plain;                    /* [n_terms + 1]: the terms of one centre, and 1 */
-    lanes *adjoint, *product, *slots; /* [][TILE] */
-    lanes *table;                     /* [(l_max + 1)^2][N_TABLE] of a block of neighbours */
-    double *forces, *virials;         /* [n_atoms][3][n_columns], [n_structures][9][n_columns] */
+    lanes *adjoint;           /* [LANES][n_components][TILE] of each centre */
+    lanes *slots;             /* [most_slots][TILE] */
+    lanes *table;             /* [(l_max + 1)^2][N_TABLE] of a block of neighbours */
+    double *forces, *virials; /* [n_atoms][3][n_columns], [n_structures][9][n_columns] */
     size_t forces_capacity, virials_capacity, n_allocations;
     int ready;
 };
-
-static int reserve(void **array, size_t *capacity, size_t n, size_t size, size_t *n_allocations)
-{
-    if (n <= *capacity)
-        return 0;
-    free(*array);
-    *array = aligned_alloc(64, (n * size + 63) / 64 * 64);
-    *capacity = *array == NULL ? 0 : n;
-    (*n_allocations)++;
-    return *array == NULL ? OUT_OF_MEMORY : 0;
-}
 
 static void worker_free(member_worker *w)
 {
     for (int v = 0; v < LANES; v++)
         environment_free(&w->env[v]);
-    void *arrays[] = {w->terms, w->A, w->plain, w->adjoint, w->product, w->slots, w->table, w->forces, w->virials};
+    void *arrays[] = {w->terms, w->A, w->adjoint, w->slots, w->table, w->forces, w->virials};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
     *w = (member_worker){0};
@@ -49,8 +43,7 @@ void member_evaluator_free(member_evaluator *e)
     for (int t = 0; t < e->n_workers; t++)
         worker_free(&e->workers[t]);
     free(e->workers);
-    free(e->centre_structure);
-    free(e->first_atom);
+    blocks_free(&e->blocks);
     *e = (member_evaluator){0};
 }
 
@@ -59,307 +52,279 @@ static int worker_prepare(member_worker *w, const descriptor *d, const member_pr
     if (w->ready)
         return 0;
     const size_t n_lm = (size_t)(d->l_max + 1) * (d->l_max + 1);
-    size_t none[7] = {0}, *n = &w->n_allocations;
-    const int failed = reserve((void **)&w->terms, &none[0], program->n_terms + 1, sizeof(lanes), n) ||
-                       reserve((void **)&w->A, &none[1], d->n_density + 1, sizeof(real), n) ||
-                       reserve((void **)&w->plain, &none[2], program->n_terms + 1, sizeof(double), n) ||
-                       reserve((void **)&w->adjoint, &none[3], d->n_components + 1, TILE * sizeof(lanes), n) ||
-                       reserve((void **)&w->product, &none[4], 4 * L_MAX + 1, TILE * sizeof(lanes), n) ||
-                       reserve((void **)&w->slots, &none[5], program->most_slots + 1, TILE * sizeof(lanes), n) ||
-                       reserve((void **)&w->table, &none[6], n_lm, N_TABLE * sizeof(lanes), n);
-    if (failed) {
+    size_t none[5] = {0}, *n = &w->n_allocations;
+    if (reserve((void **)&w->terms, &none[0], program->n_terms + 1, sizeof(lanes), n) ||
+        reserve((void **)&w->A, &none[1], d->n_density + 1, sizeof(real), n) ||
+        reserve((void **)&w->adjoint, &none[2], d->n_components + 1, LANES * TILE * sizeof(lanes), n) ||
+        reserve((void **)&w->slots, &none[3], program->most_slots + 1, TILE * sizeof(lanes), n) ||
+        reserve((void **)&w->table, &none[4], n_lm, N_TABLE * sizeof(lanes), n)) {
         worker_free(w);
         return OUT_OF_MEMORY;
     }
     memset(w->terms, 0, (program->n_terms + 1) * sizeof(lanes));
+    w->terms[program->n_terms] = (lanes){0} + 1.0;
     w->ready = 1;
     return 0;
 }
 
-/* sum over the scalar products of a block: weights of the members times the other factor, for n of its terms. */
-INLINE void gather_chunk(const member_program *program, int block, const double *terms, const double *weights,
-                         size_t n_columns, int m_first, const int n, const int width, lanes *out)
+/* --- adjoints of the channels ------------------------------------------------------------------------------------ */
+
+/* For n terms of a channel from m_first on, and `together` centres from lane v on: weights of the members times other
+ * terms, summed. */
+INLINE void gather_chunk(const member_program *program, int channel, const lanes *terms, int v, const double *weights,
+                         size_t n_columns, int m_first, const int n, const int together, const int width, lanes *out,
+                         size_t stride)
 {
     lanes sum[CHUNK * TILE];
-    for (int i = 0; i < n * width; i++)
-        sum[i] = (lanes){0};
-    for (int e = program->dot_start[block]; e < program->dot_start[block + 1]; e++) {
-        const double *other = terms + program->dot_other[e] + m_first;
-        const lanes *weight = (const lanes *)(weights + (size_t)program->dot_feature[e] * n_columns);
-        for (int m = 0; m < n; m++)
-            for (int i = 0; i < width; i++)
-                sum[m * width + i] += weight[i] * other[m];
+    UNROLL for (int i = 0; i < together * n * width; i++) sum[i] = (lanes){0};
+    for (int e = program->dot_start[channel]; e < program->dot_start[channel + 1]; e++) {
+        const double *other = (const double *)(terms + program->dot_other[e] + m_first) + v;
+        const lanes *row = (const lanes *)(weights + (size_t)program->dot_feature[e] * n_columns);
+        lanes weight[TILE];
+        UNROLL for (int i = 0; i < width; i++) weight[i] = program->dot_factor[e] * row[i];
+        UNROLL for (int j = 0; j < together; j++) UNROLL for (int m = 0; m < n; m++)
+            UNROLL for (int i = 0; i < width; i++) sum[(j * n + m) * width + i] += weight[i] * other[m * LANES + j];
     }
-    for (int i = 0; i < n * width; i++)
-        out[i] = sum[i];
+    UNROLL for (int j = 0; j < together; j++) UNROLL for (int i = 0; i < n * width; i++) out[j * stride + i] =
+        sum[j * n * width + i];
 }
 
-/* The adjoint of all terms of a block. */
-INLINE void gather_block(const member_program *program, int block, const double *terms, const double *weights,
-                         size_t n_columns, const int width, lanes *out)
+/* Terms [m_first, m_first + n) for all centres of a block: several of them at a time where there are few terms. */
+INLINE void gather_terms(const member_program *program, int channel, const lanes *terms, const double *weights,
+                         size_t n_columns, int m_first, const int n, const int width, lanes *out, size_t stride)
 {
-    const int size = program->block_base[block + 1] - program->block_base[block];
+    const int fitting = CHUNK / n >= 4 ? 4 : CHUNK / n >= 2 ? 2 : 1, together = fitting < LANES ? fitting : LANES;
+    for (int v = 0; v < LANES; v += together)
+        gather_chunk(program, channel, terms, v, weights, n_columns, m_first, n, together, width, out + v * stride,
+                     stride);
+}
+
+/* The adjoints of a channel, of all centres of a block. */
+INLINE void gather_channel(const member_program *program, int channel, const lanes *terms, const double *weights,
+                           size_t n_columns, const int width, lanes *out, size_t stride)
+{
+    const int size = program->channel_base[channel + 1] - program->channel_base[channel];
     for (int m = 0; m < size; m += CHUNK) {
-        const int left = size - m < CHUNK ? size - m : CHUNK;
 #define CASE(n)                                                                                                        \
     case n:                                                                                                            \
-        gather_chunk(program, block, terms, weights, n_columns, m, n <= CHUNK ? n : 1, width, out + m * width);        \
+        gather_terms(program, channel, terms, weights, n_columns, m, n <= CHUNK ? n : 1, width, out + m * width,       \
+                     stride);                                                                                          \
         break;
-        switch (left) {
+        switch (size - m < CHUNK ? size - m : CHUNK) {
             CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13)
         }
 #undef CASE
     }
 }
 
-/* One side of a product: adjoint[m] += sum C other[m'] product[M], for all m of the channel. */
-INLINE void product_side(const int32_t *row, const int32_t *start, const int32_t *factor, const int32_t *out,
-                         const double *value, int table, const double *other, const lanes *product, const int width,
-                         lanes *adjoint)
-{
-    for (int r = row[table], m = 0; r < row[table + 1]; r++, m++) {
-        lanes sum[TILE];
-        for (int i = 0; i < width; i++)
-            sum[i] = adjoint[m * width + i];
-        for (int e = start[r]; e < start[r + 1]; e++) {
-            const double slope = value[e] * other[factor[e]];
-            for (int i = 0; i < width; i++)
-                sum[i] += slope * product[out[e] * width + i];
-        }
-        for (int i = 0; i < width; i++)
-            adjoint[m * width + i] = sum[i];
-    }
-}
-
-/* The adjoint of a product, carried on to its two channels. */
-INLINE void product_reverse(const member_program *p, int product, const double *terms, const lanes *slope,
-                            const int width, lanes *adjoint)
-{
-    const int table = p->product_coupling[product];
-    const int first = p->product_first[product], second = p->product_second[product];
-    product_side(p->first_row, p->first_start, p->first_factor, p->first_out, p->first_value, table, terms + second,
-                 slope, width, adjoint + first * width);
-    product_side(p->second_row, p->second_start, p->second_factor, p->second_out, p->second_value, table, terms + first,
-                 slope, width, adjoint + second * width);
-}
-
 /* The products of a block of centres, behind their components. */
 static void multiply(const member_program *p, lanes *terms)
 {
-    for (int product = 0; product < p->n_products; product++) {
-        const int table = p->product_coupling[product], block = p->n_channels + product;
-        const lanes *first = terms + p->product_first[product], *second = terms + p->product_second[product];
-        lanes *out = terms + p->block_base[block];
-        memset(out, 0, (p->block_base[block + 1] - p->block_base[block]) * sizeof(lanes));
-        for (int r = p->first_row[table]; r < p->first_row[table + 1]; r++, first++)
-            for (int e = p->first_start[r]; e < p->first_start[r + 1]; e++)
-                out[p->first_out[e]] += p->first_value[e] * *first * second[p->first_factor[e]];
-    }
+    for (int i = 0; i < p->n_products; i++)
+        correlations_couple(p->product_l + 3 * i, p->coupling + p->product_coupling[i], terms + p->product_first[i],
+                            terms + p->product_second[i], terms + p->product_base[i]);
 }
+
+/* --- from adjoints to forces ------------------------------------------------------------------------------------- */
 
 /* What neighbours of one species see: adjoints of the channels, contracted over pseudo-species. */
-INLINE void fill_slots(const member_program *program, int begin, int end, const lanes *adjoint, const int width,
-                       lanes *slots)
+INLINE void fill_slots(const member_program *program, int species, const lanes *adjoint, const int width, lanes *slots)
 {
-    for (int s = begin; s < end; s++)
-        for (int i = 0; i < width; i++) {
-            lanes sum = {0};
-            for (int e = program->source_start[s]; e < program->source_start[s + 1]; e++)
-                sum += program->source_factor[e] * adjoint[program->source_component[e] * width + i];
-            slots[(s - begin) * width + i] = sum;
-        }
-}
-
-/* Gradients and values of the harmonics of a block of neighbours: dY/dx, dY/dy, dY/dz, Y of every lm. */
-static void harmonic_table(const descriptor *d, const environment *env, int b, lanes *table)
-{
-    const lanes zero = {0}, one = zero + 1.0;
-    density_block_tangent block;
-    for (int a = 0; a < 3; a++) {
-        block_tangent(d, env, b, a == 0 ? one : zero, a == 1 ? one : zero, a == 2 ? one : zero, &block);
-        for (int lm = 0; lm < (d->l_max + 1) * (d->l_max + 1); lm++) {
-            table[lm * N_TABLE + a] = block.angular[lm];
-            table[lm * N_TABLE + 3] = block.harmonics[lm];
-        }
+    for (int s = program->slot_start[species]; s < program->slot_start[species + 1]; s++, slots += width) {
+        lanes sum[TILE];
+        UNROLL for (int i = 0; i < width; i++) sum[i] = (lanes){0};
+        for (int e = program->source_start[s]; e < program->source_start[s + 1]; e++)
+            UNROLL for (int i = 0; i < width; i++) sum[i] +=
+                program->source_factor[e] * adjoint[program->source_component[e] * width + i];
+        UNROLL for (int i = 0; i < width; i++) slots[i] = sum[i];
     }
 }
 
-/* dE/dr_ij (x, y, z) of `together` neighbours from lane v on, for the members in the lanes. */
-INLINE void neighbour_gradient(const descriptor *d, const environment *env, int b, int v, const int32_t *slot_start,
-                               const int32_t *function, const lanes *slots, const lanes *table, const int together,
-                               const int width, lanes *gradient)
+/* `tile` harmonics of one l, from the one that slots and table begin with: adds what they give to the sums of
+ * `together` neighbours from the lane on that radial functions, slopes and table begin with. */
+INLINE void gradient_tile(const double *radial, const double *slope, const int32_t *function, int n_functions,
+                          const lanes *slots, int stride, const double *table, const int tile, const int together,
+                          const int width, lanes *sum)
 {
-    const double *radial = (const double *)(env->radial + (size_t)b * d->n_functions) + v;
-    const double *slope = (const double *)(env->slope + (size_t)b * d->n_functions) + v;
-    lanes sum[TOGETHER * N_TABLE * TILE];
-    for (int i = 0; i < together * N_TABLE * width; i++)
-        sum[i] = (lanes){0};
-    for (int lm = 0; lm < (d->l_max + 1) * (d->l_max + 1); lm++) {
-        lanes value[TOGETHER * TILE], derivative[TOGETHER * TILE];
-        for (int i = 0; i < together * width; i++)
-            value[i] = derivative[i] = (lanes){0};
-        for (int s = slot_start[lm]; s < slot_start[lm + 1]; s++) {
-            const lanes *slot = slots + (s - slot_start[0]) * width;
-            const size_t f = (size_t)function[s] * LANES;
-            for (int j = 0; j < together; j++)
-                for (int i = 0; i < width; i++) {
-                    value[j * width + i] += radial[f + j] * slot[i];
-                    derivative[j * width + i] += slope[f + j] * slot[i];
-                }
+    lanes value[TOGETHER * HARMONICS * TILE], derivative[TOGETHER * HARMONICS * TILE];
+    UNROLL for (int i = 0; i < together * tile * width; i++) value[i] = derivative[i] = (lanes){0};
+    for (int f = 0; f < n_functions; f++, slots += stride) {
+        const size_t of = (size_t)function[f] * LANES;
+        UNROLL for (int m = 0; m < tile * width; m++) UNROLL for (int j = 0; j < together; j++)
+        {
+            value[j * tile * width + m] += radial[of + j] * slots[m];
+            derivative[j * tile * width + m] += slope[of + j] * slots[m];
         }
-        const double *harmonic = (const double *)(table + lm * N_TABLE) + v;
-        for (int j = 0; j < together; j++)
-            for (int i = 0; i < width; i++) {
-                lanes *g = sum + (j * N_TABLE) * width + i;
-                for (int a = 0; a < 3; a++)
-                    g[a * width] += harmonic[a * LANES + j] * value[j * width + i];
-                g[3 * width] += harmonic[3 * LANES + j] * derivative[j * width + i];
-            }
     }
-    for (int j = 0; j < together; j++)
-        for (int a = 0; a < 3; a++)
-            for (int i = 0; i < width; i++)
-                gradient[(j * 3 + a) * width + i] =
-                    sum[(j * N_TABLE + a) * width + i] +
-                    env->unit[3 * b + a][v + j] * (sum[(j * N_TABLE + 3) * width + i] + env->core_slope[b][v + j]);
+    UNROLL for (int j = 0; j < together; j++) UNROLL for (int a = 0; a < N_TABLE; a++)
+        UNROLL for (int i = 0; i < width; i++)
+    {
+        const lanes *of = (a < 3 ? value : derivative) + j * tile * width + i;
+        lanes total = sum[(j * N_TABLE + a) * width + i];
+        UNROLL for (int m = 0; m < tile; m++) total += table[(m * N_TABLE + a) * LANES + j] * of[m * width];
+        sum[(j * N_TABLE + a) * width + i] = total;
+    }
 }
 
-/* Where the forces and virial of one centre go; the members of the tile begin at `column`. */
+/* All harmonics of one l. */
+INLINE void gradient_of_l(const double *radial, const double *slope, const int32_t *function, int n_functions, int l,
+                          const lanes *slots, const double *table, const int together, const int width, lanes *sum)
+{
+    const int stride = (2 * l + 1) * width;
+    int m = 0;
+#define TILES(tile)                                                                                                    \
+    for (; m + tile <= 2 * l + 1; m += tile)                                                                           \
+        gradient_tile(radial, slope, function, n_functions, slots + m * width, stride, table + m * N_TABLE * LANES,    \
+                      tile, together, width, sum);
+    TILES(HARMONICS)
+    TILES(2)
+    TILES(1)
+#undef TILES
+}
+
+/* Neighbours [v, end) of block b, which are of one species: sum[lane][x y z r], the parts of dE/dr_ij, see
+ * harmonics_gradient. */
+INLINE void block_gradient(const descriptor *d, const environment *env, int b, int begin, int end,
+                           const int32_t *function_start, const int32_t *function, const lanes *slots,
+                           const lanes *table, const int width, lanes *sum)
+{
+    const double *radial = (const double *)(env->radial + (size_t)b * d->n_functions);
+    const double *slope = (const double *)(env->slope + (size_t)b * d->n_functions);
+    memset(sum + begin * N_TABLE * width, 0, (end - begin) * N_TABLE * width * sizeof(lanes));
+    for (int l = 0; l <= d->l_max; l++) {
+        const int n = function_start[l + 1] - function_start[l], v_pairs = begin + (end - begin) / TOGETHER * TOGETHER;
+        const int32_t *of_l = function + function_start[l];
+        const double *harmonics = (const double *)(table + l * l * N_TABLE);
+        for (int v = begin; v < v_pairs; v += TOGETHER)
+            gradient_of_l(radial + v, slope + v, of_l, n, l, slots, harmonics + v, TOGETHER, width,
+                          sum + v * N_TABLE * width);
+        for (int v = v_pairs; v < end; v++)
+            gradient_of_l(radial + v, slope + v, of_l, n, l, slots, harmonics + v, 1, width, sum + v * N_TABLE * width);
+        slots += n * (2 * l + 1) * width;
+    }
+}
+
+/* Where the forces and virial of one centre go. */
 typedef struct {
-    double *forces, *virial; /* of the atoms of the structure [][3][n_columns]; [9][n_columns] */
-    size_t n_columns, column;
+    lanes *forces, *virial; /* of the atoms of the structure [][3][n_columns]; [9][n_columns]; of the tile */
+    size_t stride;          /* registers of all members */
 } destination;
 
-INLINE void add(double *where, const lanes *what, const int width)
+/* dE/dr_ij of the neighbour in lane v from its parts, added to the sums of the centre and to the neighbour's force. */
+INLINE void add_neighbour(const environment *env, int b, int v, const lanes *part, const destination *to,
+                          const int width, lanes *own, lanes *virial)
 {
-    lanes now[TILE];
-    memcpy(now, where, width * sizeof(lanes));
-    for (int i = 0; i < width; i++)
-        now[i] += what[i];
-    memcpy(where, now, width * sizeof(lanes));
+    const double r = env->distance[b][v], inverse_r = env->inverse_r[b][v], core = env->core_slope[b][v];
+    const double unit[3] = {env->unit[3 * b][v], env->unit[3 * b + 1][v], env->unit[3 * b + 2][v]};
+    lanes *force = to->forces + 3 * (size_t)env->index[b * LANES + v] * to->stride;
+    UNROLL for (int i = 0; i < width; i++)
+    {
+        const lanes x = part[i], y = part[width + i], z = part[2 * width + i];
+        const lanes along = part[3 * width + i] + core - inverse_r * (unit[0] * x + unit[1] * y + unit[2] * z);
+        const lanes gradient[3] = {inverse_r * x + unit[0] * along, inverse_r * y + unit[1] * along,
+                                   inverse_r * z + unit[2] * along};
+        UNROLL for (int a = 0; a < 3; a++)
+        {
+            own[a * width + i] += gradient[a];
+            force[a * to->stride + i] -= gradient[a];
+            UNROLL for (int c = 0; c < 3; c++) virial[(3 * c + a) * width + i] -= unit[c] * r * gradient[a];
+        }
+    }
 }
 
-INLINE void centre_forces(const descriptor *d, const member_program *program, member_worker *w, const environment *env,
-                          int i_atom, const destination *to, const int width)
+/* Forces and virial of one centre, `width` registers of members. */
+INLINE void centre_forces(const descriptor *d, const member_program *program, const member_worker *w,
+                          const environment *env, const lanes *adjoint, int i_atom, const destination *to,
+                          const int width)
 {
-    const int n_lm = (d->l_max + 1) * (d->l_max + 1);
-    lanes own[3 * TILE], virial[9 * TILE];
-    for (int i = 0; i < 3 * width; i++)
-        own[i] = (lanes){0};
-    for (int i = 0; i < 9 * width; i++)
-        virial[i] = (lanes){0};
-    int last_species = -1, together;
-    const int32_t *slot_start = NULL;
+    lanes own[3 * TILE], virial[9 * TILE], sum[LANES * N_TABLE * TILE];
+    int last_species = -1;
+    memset(own, 0, sizeof own);
+    memset(virial, 0, sizeof virial);
     for (int b = 0; b < env->n_blocks; b++) {
         const int count = real_neighbours(env, b);
         const int32_t *species = env->species + b * LANES;
-        harmonic_table(d, env, b, w->table);
-        for (int v = 0; v < count; v += together) {
-            if (species[v] != last_species) {
-                last_species = species[v];
-                slot_start = program->slot_start + (size_t)last_species * (n_lm + 1);
-                fill_slots(program, slot_start[0], slot_start[n_lm], w->adjoint, width, w->slots);
-            }
-            lanes gradient[TOGETHER * 3 * TILE];
-            together = v + TOGETHER <= count && species[v + TOGETHER - 1] == last_species ? TOGETHER : 1;
-            if (together == TOGETHER)
-                neighbour_gradient(d, env, b, v, slot_start, program->slot_function, w->slots, w->table, TOGETHER,
-                                   width, gradient);
-            else
-                neighbour_gradient(d, env, b, v, slot_start, program->slot_function, w->slots, w->table, 1, width,
-                                   gradient);
-            for (int j = 0; j < together; j++) {
-                double *force = to->forces + 3 * (size_t)env->index[b * LANES + v + j] * to->n_columns + to->column;
-                const double r = env->distance[b][v + j];
-                for (int a = 0; a < 3; a++) {
-                    lanes *g = gradient + (j * 3 + a) * width;
-                    for (int i = 0; i < width; i++)
-                        own[a * width + i] += g[i];
-                    for (int c = 0; c < 3; c++)
-                        for (int i = 0; i < width; i++)
-                            virial[(3 * c + a) * width + i] -= env->unit[3 * b + c][v + j] * r * g[i];
-                    for (int i = 0; i < width; i++)
-                        g[i] = -g[i];
-                    add(force + a * to->n_columns, g, width);
-                }
-            }
+        harmonics_parts parts;
+        harmonics_parts_of(&d->harmonics, d->l_max, env->unit[3 * b], env->unit[3 * b + 1], env->unit[3 * b + 2],
+                           &parts);
+        harmonics_gradient(&d->harmonics, d->l_max, &parts, w->table);
+        for (int v = 0, end; v < count; v = end) {
+            if (species[v] != last_species)
+                fill_slots(program, species[v], adjoint, width, w->slots);
+            last_species = species[v];
+            for (end = v + 1; end < count && species[end] == last_species; end++)
+                ;
+            block_gradient(d, env, b, v, end, program->function_start + (size_t)last_species * (d->l_max + 2),
+                           program->function, w->slots, w->table, width, sum);
         }
+        for (int v = 0; v < count; v++)
+            add_neighbour(env, b, v, sum + v * N_TABLE * width, to, width, own, virial);
     }
     for (int a = 0; a < 3; a++)
-        add(to->forces + (3 * (size_t)i_atom + a) * to->n_columns + to->column, own + a * width, width);
+        for (int i = 0; i < width; i++)
+            to->forces[(3 * (size_t)i_atom + a) * to->stride + i] += own[a * width + i];
     for (int a = 0; a < 9; a++)
-        add(to->virial + a * to->n_columns + to->column, virial + a * width, width);
+        for (int i = 0; i < width; i++)
+            to->virial[a * to->stride + i] += virial[a * width + i];
 }
 
-/* One centre, `width` registers of members. */
-INLINE void centre_members(const descriptor *d, const member_program *program, member_worker *w, const environment *env,
-                           int i_atom, const double *weights, const destination *to, const int width)
+/* --- blocks of centres ---------------------------------------------------------------------------------------------
+ */
+
+/* `width` registers of members from the first-th on, for the block of centres in w->env and w->terms. */
+INLINE void block_members(const member_evaluator *e, const descriptor *d, const member_program *program,
+                          member_worker *w, int64_t block, size_t n_columns, const double *weights, size_t first,
+                          const int width)
 {
-    for (int block = 0; block < program->n_channels; block++)
-        gather_block(program, block, w->plain, weights, to->n_columns, width,
-                     w->adjoint + program->block_base[block] * width);
-    for (int p = 0; p < program->n_products; p++) {
-        gather_block(program, program->n_channels + p, w->plain, weights, to->n_columns, width, w->product);
-        product_reverse(program, p, w->plain, w->product, width, w->adjoint);
+    const size_t stride = (size_t)d->n_components * width;
+    const centre_blocks *blocks = &e->blocks;
+    for (int channel = 0; channel < program->n_channels; channel++)
+        gather_channel(program, channel, w->terms, weights + first * LANES, n_columns, width,
+                       w->adjoint + program->channel_base[channel] * width, stride);
+    for (int v = 0; v < blocks->count[block]; v++) {
+        const int64_t centre = blocks->first[block] + v;
+        const int32_t structure = blocks->centre_structure[centre];
+        const size_t n_registers = n_columns / LANES;
+        const destination to = {(lanes *)w->forces + 3 * (size_t)blocks->first_atom[structure] * n_registers + first,
+                                (lanes *)w->virials + 9 * (size_t)structure * n_registers + first, n_registers};
+        centre_forces(d, program, w, &w->env[v], w->adjoint + v * stride, blocks->centre_atom[centre], &to, width);
     }
-    centre_forces(d, program, w, env, i_atom, to, width);
 }
 
-static int centres(const member_evaluator *e, const descriptor *d, const member_program *program, member_worker *w,
-                   const structure *structures, int64_t first, int count, size_t n_columns, const double *weights)
+static int evaluate_block(const member_evaluator *e, const descriptor *d, const member_program *program,
+                          member_worker *w, const structure *structures, int64_t block, size_t n_columns,
+                          const double *weights)
 {
-    const int32_t *of = e->centre_structure + first;
-    for (int v = 0; v < count; v++) {
-        const int64_t i = first + v - e->first_atom[of[v]];
-        if (environment_gather(d, &structures[of[v]], i, &w->env[v]))
+    const size_t n_registers = n_columns / LANES;
+    for (int v = 0; v < e->blocks.count[block]; v++) {
+        const int64_t centre = e->blocks.first[block] + v;
+        if (environment_gather(d, &structures[e->blocks.centre_structure[centre]], e->blocks.centre_atom[centre],
+                               &w->env[v]))
             return OUT_OF_MEMORY;
         density_expand(d, &w->env[v], w->A);
-        for (int c = 0; c < d->n_components; c++)
-            w->terms[c][v] = w->A[d->component_source[c]];
+        correlations_load(d, w->A, v, w->terms);
     }
     multiply(program, w->terms);
-    for (int v = 0; v < count; v++) {
-        const int i = (int)(first + v - e->first_atom[of[v]]);
-        const int species = structures[of[v]].species[i];
-        for (int c = 0; c < program->n_terms; c++)
-            w->plain[c] = w->terms[c][v];
-        w->plain[program->n_terms] = 1;
-        destination to = {w->forces + 3 * (size_t)e->first_atom[of[v]] * n_columns,
-                          w->virials + 9 * (size_t)of[v] * n_columns, n_columns, 0};
-        const double *own = weights + (size_t)species * d->n_features * n_columns;
-        while (to.column + TILE * LANES <= n_columns) {
-            centre_members(d, program, w, &w->env[v], i, own + to.column, &to, TILE);
-            to.column += TILE * LANES;
-        }
-        for (; to.column < n_columns; to.column += LANES)
-            centre_members(d, program, w, &w->env[v], i, own + to.column, &to, 1);
-    }
+    weights += (size_t)e->blocks.species[block] * d->n_features * n_columns;
+    size_t first = 0;
+    for (; first + TILE <= n_registers; first += TILE)
+        block_members(e, d, program, w, block, n_columns, weights, first, TILE);
+    for (; first < n_registers; first++)
+        block_members(e, d, program, w, block, n_columns, weights, first, 1);
     return 0;
 }
 
-static int prepare(member_evaluator *e, size_t n_structures, const structure *structures, int n_threads)
+static int reserve_workers(member_evaluator *e, int n_threads)
 {
-    size_t n_atoms = 0;
-    for (size_t s = 0; s < n_structures; s++)
-        n_atoms += structures[s].n_atoms;
-    if (reserve((void **)&e->centre_structure, &e->centre_capacity, n_atoms, sizeof(int32_t), &e->n_allocations) ||
-        reserve((void **)&e->first_atom, &e->structure_capacity, n_structures + 1, sizeof(int64_t), &e->n_allocations))
+    if (n_threads <= e->n_workers)
+        return 0;
+    member_worker *workers = realloc(e->workers, n_threads * sizeof(member_worker));
+    if (workers == NULL)
         return OUT_OF_MEMORY;
-    if (n_threads > e->n_workers) {
-        member_worker *workers = realloc(e->workers, n_threads * sizeof(member_worker));
-        if (workers == NULL)
-            return OUT_OF_MEMORY;
-        memset(workers + e->n_workers, 0, (n_threads - e->n_workers) * sizeof(member_worker));
-        e->workers = workers;
-        e->n_workers = n_threads;
-        e->n_allocations++;
-    }
-    e->first_atom[0] = 0;
-    for (size_t s = 0, place = 0; s < n_structures; s++) {
-        e->first_atom[s + 1] = e->first_atom[s] + (int64_t)structures[s].n_atoms;
-        for (size_t i = 0; i < structures[s].n_atoms; i++)
-            e->centre_structure[place++] = (int32_t)s;
-    }
+    memset(workers + e->n_workers, 0, (n_threads - e->n_workers) * sizeof(member_worker));
+    e->workers = workers;
+    e->n_workers = n_threads;
+    e->n_allocations++;
     return 0;
 }
 
@@ -377,9 +342,10 @@ int evaluate_members(member_evaluator *e, const descriptor *d, const member_prog
                      const structure *structures, int n_threads, size_t n_columns, const double *weights,
                      double *forces, double *virials)
 {
-    if (prepare(e, n_structures, structures, n_threads))
+    const int64_t n_blocks = blocks_arrange(&e->blocks, d->n_species, n_structures, structures, &e->n_allocations);
+    if (n_blocks < 0 || reserve_workers(e, n_threads))
         return OUT_OF_MEMORY;
-    const int64_t n_atoms = e->first_atom[n_structures], n_blocks = (n_atoms + LANES - 1) / LANES;
+    const int64_t n_atoms = e->blocks.first_atom[n_structures];
     const size_t n_forces = 3 * (size_t)n_atoms * n_columns, n_virials = 9 * n_structures * n_columns;
     int failed = 0;
     if (n_threads > n_blocks)
@@ -397,11 +363,8 @@ int evaluate_members(member_evaluator *e, const descriptor *d, const member_prog
                 memset(w->forces, 0, n_forces * sizeof(double));
                 memset(w->virials, 0, n_virials * sizeof(double));
             }
-            for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++) {
-                const int64_t left = n_atoms - b * LANES;
-                error = centres(e, d, program, w, structures, b * LANES, left < LANES ? (int)left : LANES, n_columns,
-                                weights);
-            }
+            for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
+                error = evaluate_block(e, d, program, w, structures, b, n_columns, weights);
             if (error) {
 #pragma omp atomic write
                 failed = 1;

@@ -1,65 +1,96 @@
 """The feature list, arranged for the forces of all members at once (ext/core/members.h)."""
 
+import math
+
 import numpy as np
 
-from comitia.density.couplings import real_coupling
+from comitia.density.program import coefficients
 
 
-def _rows(lists, *kinds):
-    """CSR: starts, then the columns of the tuples in `lists`, one array of each kind."""
-    entries = [entry for entries in lists for entry in entries]
-    columns = zip(*entries, strict=True) if entries else [()] * len(kinds)
-    start = np.cumsum([0] + [len(entries) for entries in lists]).astype(np.int32)
-    return start, *(np.asarray(column, kind) for column, kind in zip(columns, kinds, strict=True))
+def _columns(rows, n):
+    """The columns of a list of tuples of n numbers; n empty ones where there are none."""
+    return list(zip(*rows, strict=True)) if rows else [()] * n
+
+
+def _starts(lists):
+    """Where each list begins if they stand one behind the other, and where the last ends."""
+    return np.cumsum([0] + [len(entries) for entries in lists])
 
 
 class _Blocks:
-    """Blocks of 2 l + 1 terms, channels and products of two of them, and what each is multiplied with."""
+    """Blocks of 2 l + 1 terms: channels, then products of two blocks, each made once."""
 
-    def __init__(self, base):
-        self.base = list(base.values())
-        self.partners = [[] for _ in base]
-        self.index = {channel: b for b, channel in enumerate(base)}
-        self.n_terms = sum(2 * l + 1 for _, l in base)
-        self.products, self.couplings = [], {}
+    def __init__(self, channels):
+        self.l, self.base, self.n_terms = [], [], 0
+        self.products, self.couplings, self.coupling = [], {}, []
+        self.index = {}
+        for l, q in channels:
+            self.append((q, l), l)
+
+    def append(self, key, l):
+        """A new block."""
+        self.index[key] = len(self.l)
+        self.l.append(l)
+        self.base.append(self.n_terms)
+        self.n_terms += 2 * l + 1
 
     def product(self, first, second, l):
-        """Block of the product of two channels coupled to l."""
-        key = (first, second, l)
-        if key not in self.index:
-            table = self.couplings.setdefault((first[1], second[1], l), len(self.couplings))
-            self.products.append((self.base[self.index[first]], self.base[self.index[second]], table))
-            self.index[key] = len(self.base)
-            self.base.append(self.n_terms)
-            self.partners.append([])
-            self.n_terms += 2 * l + 1
-        return self.index[key]
-
-    def multiply(self, one, other, feature):
-        """The scalar product of two blocks is a feature."""
-        self.partners[one].append((self.base[other], feature))
-        self.partners[other].append((self.base[one], feature))
+        """Block of the product of two blocks coupled to l, and the sign that it is to be multiplied with."""
+        sign = 1
+        if (self.l[first], first) > (self.l[second], second):  # factors that trade places, see `real_coupling`
+            first, second, sign = second, first, (-1) ** (self.l[first] + self.l[second] + l)
+        if (first, second, l) not in self.index:
+            ls = (self.l[first], self.l[second], l)
+            if ls not in self.couplings:
+                self.couplings[ls] = len(self.coupling)
+                self.coupling += coefficients(*ls)
+            self.products.append((*ls, self.base[first], self.base[second], self.n_terms, self.couplings[ls]))
+            self.append((first, second, l), l)
+        return self.index[first, second, l], sign
 
 
-def _slots(component_lm, component_function, component_channel, contraction, n_lm):
-    """Which radial functions the neighbours of each species meet at each harmonic, and the components behind them."""
-    start, function, sources = [], [], []
+def _slopes(row, blocks):
+    """Derivatives of a feature of order 2 or more: (channel, block, factor), one for each of its factors."""
+    order = row[0]
+    channel = [blocks.index[row[c], row[c + 1]] for c in range(1, 2 * order, 2)]
+    l = row[2 : 2 * order + 1 : 2]
+    if order == 2:
+        return [(channel[i], channel[1 - i], 1 / math.sqrt(2 * l[0] + 1)) for i in range(2)]
+    if order == 3:
+        around = [(channel[i], blocks.product(channel[i - 2], channel[i - 1], l[i])) for i in range(3)]
+        return [(mine, product, sign) for mine, (product, sign) in around]
+    found, intermediate = [], row[9]
+    for i in (0, 2):
+        other, outer = blocks.product(channel[2 - i], channel[3 - i], intermediate)
+        for mine, factors in ((i, (channel[i + 1], other)), (i + 1, (other, channel[i]))):
+            product, sign = blocks.product(*factors, l[mine])
+            found.append((channel[mine], product, sign * outer * math.sqrt(2 * intermediate + 1)))
+    return found
+
+
+def _slots(components, contraction, l_max):
+    """Which radial functions the neighbours of each species meet, and the components behind each function and harmonic.
+
+    Parameters
+    ----------
+    components : (lm, function, channel), arrays over all components
+    """
+    slot_start, function_start, functions, sources = [0], [], [], []
     for u in contraction.T:
-        start.append(len(function))
         of_slot = {}
-        for c in np.flatnonzero(u[component_channel]):
-            slot = (int(component_lm[c]), int(component_function[c]))
-            of_slot.setdefault(slot, []).append((int(c), float(u[component_channel[c]])))
-        slots = sorted(of_slot)
-        counts = np.bincount([lm for lm, _ in slots], minlength=n_lm)
-        start += (start[-1] + np.cumsum(counts)).tolist()
-        function += [f for _, f in slots]
-        sources += [of_slot[slot] for slot in slots]
-    return np.array(start, np.int32), np.array(function, np.int32), sources
+        for c, (lm, function, channel) in enumerate(zip(*components, strict=True)):
+            if u[channel]:
+                of_slot.setdefault((math.isqrt(lm), function, lm), []).append((c, u[channel]))
+        met = sorted({slot[:2] for slot in of_slot})
+        function_start += [len(functions) + sum(other < l for other, _ in met) for l in range(l_max + 2)]
+        functions += [function for _, function in met]
+        sources += [of_slot[slot] for slot in sorted(of_slot)]
+        slot_start.append(len(sources))
+    return slot_start, function_start, functions, sources
 
 
 def arrange_members(features, program, contraction, l_max):
-    """Arrays of the C `member_program`, and the scale of each feature.
+    """Arrays of the C `member_program`.
 
     Parameters
     ----------
@@ -70,62 +101,46 @@ def arrange_members(features, program, contraction, l_max):
 
     Returns
     -------
-    dict of arrays and ints; `scale` (n_features,) by which the weights are to be multiplied
+    dict of arrays and ints
     """
     channels = sorted({(int(row[c + 1]), int(row[c])) for row in features for c in (1, 3, 5, 7) if row[c] >= 0})
-    ends = np.cumsum([2 * l + 1 for l, _ in channels])
-    blocks = _Blocks({(q, l): int(end) - 2 * l - 1 for (l, q), end in zip(channels, ends, strict=True)})
-    scale, order1 = np.ones(len(features)), []
+    blocks = _Blocks(channels)
+    slopes = [{} for _ in channels]  # (block, feature) -> factor, of each channel
+    constant = []
     for f, row in enumerate(features.tolist()):
-        order = row[0]
-        factors = [(row[c], row[c + 1]) for c in range(1, 2 * order, 2)]
-        if order == 1:
-            order1.append((blocks.index[factors[0]], f))
-        elif order == 2:
-            blocks.multiply(blocks.index[factors[0]], blocks.index[factors[1]], f)
-            scale[f] = 1 / np.sqrt(2 * factors[0][1] + 1)
-        elif order == 3:
-            blocks.multiply(blocks.product(*factors[:2], factors[2][1]), blocks.index[factors[2]], f)
-        elif order == 4:
-            blocks.multiply(blocks.product(*factors[:2], row[9]), blocks.product(*factors[2:], row[9]), f)
-            scale[f] = np.sqrt(2 * row[9] + 1)
-    for block, f in order1:  # the term behind all others is 1
-        blocks.partners[block].append((blocks.n_terms, f))
+        if row[0] == 1:
+            constant.append((blocks.index[row[1], row[2]], f))
+        elif row[0] > 1:
+            for channel, block, factor in _slopes(row, blocks):
+                slopes[channel][block, f] = slopes[channel].get((block, f), 0) + factor
+    dots = [[(blocks.base[block], f, factor) for (block, f), factor in of.items()] for of in slopes]
+    for channel, f in constant:  # the term behind all others is 1
+        dots[channel].append((blocks.n_terms, f, 1.0))
+    dot_other, dot_feature, dot_factor = _columns([dot for of in dots for dot in of], 3)
 
-    tables = [real_coupling(*ls) for ls in blocks.couplings]
-    entries = [[(*index, table[tuple(index)]) for index in np.argwhere(table).tolist()] for table in tables]
-    arrays = {}
-    for name, axis, others in (("first", 0, (1, 2)), ("second", 1, (0, 2))):
-        lists = [
-            [(e[others[0]], e[others[1]], e[3]) for e in of_table if e[axis] == m]
-            for of_table, table in zip(entries, tables, strict=True)
-            for m in range(table.shape[axis])
-        ]
-        columns = _rows(lists, np.int32, np.int32, float)
-        arrays |= dict(zip((f"{name}_start", f"{name}_factor", f"{name}_out", f"{name}_value"), columns, strict=True))
-        sizes = [table.shape[axis] for table in tables]
-        arrays[f"{name}_row"] = np.cumsum([0, *sizes]).astype(np.int32)
-    n_lm = (l_max + 1) ** 2
-    lm, function, channel = (program[f"component_{name}"] for name in ("lm", "function", "channel"))
-    slot_start, slot_function, sources = _slots(lm, function, channel, np.asarray(contraction), n_lm)
-    dot_start, dot_other, dot_feature = _rows(blocks.partners, np.int32, np.int32)
-    source_start, source_component, source_factor = _rows(sources, np.int32, float)
-    first, second, coupling = np.array(blocks.products, np.int32).reshape(-1, 3).T
-    return arrays | {
-        "scale": scale,
+    components = [program[f"component_{name}"].tolist() for name in ("lm", "function", "channel")]
+    slot_start, function_start, functions, sources = _slots(components, np.asarray(contraction), l_max)
+    source_component, source_factor = _columns([source for of in sources for source in of], 2)
+    products = np.array(blocks.products, np.int32).reshape(-1, 7)
+    return {
         "n_channels": len(channels),
         "n_terms": blocks.n_terms,
-        "block_base": np.array([*blocks.base, blocks.n_terms], np.int32),
-        "dot_start": dot_start,
+        "channel_base": [*blocks.base[: len(channels)], sum(2 * l + 1 for l, _ in channels)],
+        "dot_start": _starts(dots),
         "dot_other": dot_other,
         "dot_feature": dot_feature,
-        "product_first": first,
-        "product_second": second,
-        "product_coupling": coupling,
+        "dot_factor": dot_factor,
+        "product_l": products[:, :3],
+        "product_first": products[:, 3],
+        "product_second": products[:, 4],
+        "product_base": products[:, 5],
+        "product_coupling": products[:, 6],
+        "coupling": blocks.coupling,
+        "function_start": function_start,
+        "function": functions,
         "slot_start": slot_start,
-        "slot_function": slot_function,
-        "source_start": source_start,
+        "source_start": _starts(sources),
         "source_component": source_component,
         "source_factor": source_factor,
-        "most_slots": int(np.diff(slot_start.reshape(-1, n_lm + 1)[:, [0, -1]]).max(initial=0)),
+        "most_slots": int(np.diff(slot_start).max(initial=0)),
     }
