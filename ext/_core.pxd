@@ -128,8 +128,6 @@ cdef extern from "members.h" nogil:
         const int32_t *channel_base
         const int32_t *dot_start
         const int32_t *dot_other
-        const int32_t *dot_feature
-        const double *dot_factor
         const int32_t *product_l
         const int32_t *product_first
         const int32_t *product_second
@@ -146,4 +144,4 @@ cdef extern from "members.h" nogil:
     void member_evaluator_free(member_evaluator *e)
     int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
                          const structure *structures, int n_threads, size_t n_columns, const double *weights,
-                         double *forces, double *virials)
+                         const double *core, double *forces, double *virials)

@@ -5,33 +5,36 @@ cdef class MemberKernel:
     ----------
     kernel : Kernel
     program : dict of arrays, see `comitia.density.member_program.arrange_members`
-    weights : (n_members, n_species, n_features) array, eV
+    weights : (n_members, n_species, n_features) array, eV: of members, or of any linear combinations of them
+    core : (n_members,) array, how many times the repulsive core is part of each
     """
 
     cdef Kernel kernel
     cdef member_program p
     cdef object kept
-    cdef const double[::1] weights
+    cdef const double[::1] weights, core
     cdef readonly Py_ssize_t n_members, n_columns
 
-    def __cinit__(self, Kernel kernel not None, program, weights):
+    def __cinit__(self, Kernel kernel not None, program, weights, core):
         self.kernel, self.kept = kernel, []
         self.n_members = len(weights)
         if weights.shape[1:] != (kernel.n_species, kernel.n_features):
             raise ValueError(f"weights must have shape (n_members, {kernel.n_species}, {kernel.n_features})")
         self.n_columns = (self.n_members + 7) // 8 * 8  # PADDING of lanes.h
-        rows = np.zeros((kernel.n_species, kernel.n_features, self.n_columns))
-        rows[:, :, : self.n_members] = np.moveaxis(weights, 0, 2)
+        rows = np.zeros((kernel.n_species, len(program["dot_other"]), self.n_columns))
+        of_dots = weights[:, :, program["dot_feature"]] * program["dot_factor"]
+        rows[:, :, : self.n_members] = np.moveaxis(of_dots, 0, 2)
         aligned = _aligned(rows.size)
         aligned[: rows.size] = rows.ravel()
         self.weights = aligned
+        aligned = _aligned(self.n_columns)
+        aligned[: self.n_members] = core
+        self.core = aligned
         self.p.n_channels, self.p.n_terms = program["n_channels"], program["n_terms"]
         self.p.n_products, self.p.most_slots = len(program["product_first"]), program["most_slots"]
         self.p.channel_base = self.integers(program["channel_base"])
         self.p.dot_start = self.integers(program["dot_start"])
         self.p.dot_other = self.integers(program["dot_other"])
-        self.p.dot_feature = self.integers(program["dot_feature"])
-        self.p.dot_factor = self.reals(program["dot_factor"])
         self.p.product_l = self.integers(program["product_l"])
         self.p.product_first = self.integers(program["product_first"])
         self.p.product_second = self.integers(program["product_second"])
@@ -56,7 +59,7 @@ cdef class MemberKernel:
         return &view[0]
 
     def evaluate(self, Batch batch not None, int n_threads=1):
-        """Forces and virials of every member, repulsive core included.
+        """Forces and virials of every member.
 
         Returns
         -------
@@ -70,8 +73,8 @@ cdef class MemberKernel:
         batch.busy = 1
         with nogil:
             status = evaluate_members(&batch.members, &self.kernel.d, &self.p, batch.n_structures, batch.structures,
-                                      n_threads, self.n_columns, &self.weights[0], &forces[0, 0, 0],
-                                      &virials[0, 0, 0, 0])
+                                      n_threads, self.n_columns, &self.weights[0], &self.core[0],
+                                      &forces[0, 0, 0], &virials[0, 0, 0, 0])
         batch.busy = 0
         if status:
             raise MemoryError(f"no memory left for the members' forces on {batch.n_atoms} atoms; use smaller batches")

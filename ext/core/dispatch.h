@@ -18,7 +18,7 @@ struct kernels {
     int (*finite)(size_t, const double *);
     void (*free_members)(member_evaluator *);
     int (*forces_of_members)(member_evaluator *, const descriptor *, const member_program *, size_t, const structure *,
-                             int, size_t, const double *, double *, double *);
+                             int, size_t, const double *, const double *, double *, double *);
 };
 typedef struct kernels kernels;
 

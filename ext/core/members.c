@@ -9,12 +9,11 @@
 enum {
     TILE = 2,                     /* registers of members side by side */
     TOGETHER = LANES < 8 ? 1 : 2, /* neighbours side by side */
-    HARMONICS = 3,                /* harmonics side by side */
     CHUNK = LANES < 8 ? 5 : 13,   /* terms whose adjoints stay in registers */
     N_TABLE = 4                   /* gradient of a harmonic, and itself */
 };
 
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLLED(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
 
 struct member_worker {
     environment env[LANES];
@@ -76,17 +75,19 @@ INLINE void gather_chunk(const member_program *program, int channel, const lanes
                          size_t stride)
 {
     lanes sum[CHUNK * TILE];
-    UNROLL for (int i = 0; i < together * n * width; i++) sum[i] = (lanes){0};
-    for (int e = program->dot_start[channel]; e < program->dot_start[channel + 1]; e++) {
+    UNROLLED (i, together * n * width)
+        sum[i] = (lanes){0};
+    for (size_t e = program->dot_start[channel]; e < (size_t)program->dot_start[channel + 1]; e++) {
         const double *other = (const double *)(terms + program->dot_other[e] + m_first) + v;
-        const lanes *row = (const lanes *)(weights + (size_t)program->dot_feature[e] * n_columns);
-        lanes weight[TILE];
-        UNROLL for (int i = 0; i < width; i++) weight[i] = program->dot_factor[e] * row[i];
-        UNROLL for (int j = 0; j < together; j++) UNROLL for (int m = 0; m < n; m++)
-            UNROLL for (int i = 0; i < width; i++) sum[(j * n + m) * width + i] += weight[i] * other[m * LANES + j];
+        const lanes *weight = (const lanes *)(weights + e * n_columns);
+        UNROLLED (j, together)
+            UNROLLED (m, n)
+                UNROLLED (i, width)
+                    sum[(j * n + m) * width + i] += weight[i] * other[m * LANES + j];
     }
-    UNROLL for (int j = 0; j < together; j++) UNROLL for (int i = 0; i < n * width; i++) out[j * stride + i] =
-        sum[j * n * width + i];
+    UNROLLED (j, together)
+        UNROLLED (i, n * width)
+            out[j * stride + i] = sum[j * n * width + i];
 }
 
 /* Terms [m_first, m_first + n) for all centres of a block: several of them at a time where there are few terms. */
@@ -132,54 +133,45 @@ INLINE void fill_slots(const member_program *program, int species, const lanes *
 {
     for (int s = program->slot_start[species]; s < program->slot_start[species + 1]; s++, slots += width) {
         lanes sum[TILE];
-        UNROLL for (int i = 0; i < width; i++) sum[i] = (lanes){0};
+        UNROLLED (i, width)
+            sum[i] = (lanes){0};
         for (int e = program->source_start[s]; e < program->source_start[s + 1]; e++)
-            UNROLL for (int i = 0; i < width; i++) sum[i] +=
-                program->source_factor[e] * adjoint[program->source_component[e] * width + i];
-        UNROLL for (int i = 0; i < width; i++) slots[i] = sum[i];
+            UNROLLED (i, width)
+                sum[i] += program->source_factor[e] * adjoint[program->source_component[e] * width + i];
+        UNROLLED (i, width)
+            slots[i] = sum[i];
     }
 }
 
-/* `tile` harmonics of one l, from the one that slots and table begin with: adds what they give to the sums of
- * `together` neighbours from the lane on that radial functions, slopes and table begin with. */
-INLINE void gradient_tile(const double *radial, const double *slope, const int32_t *function, int n_functions,
-                          const lanes *slots, int stride, const double *table, const int tile, const int together,
-                          const int width, lanes *sum)
-{
-    lanes value[TOGETHER * HARMONICS * TILE], derivative[TOGETHER * HARMONICS * TILE];
-    UNROLL for (int i = 0; i < together * tile * width; i++) value[i] = derivative[i] = (lanes){0};
-    for (int f = 0; f < n_functions; f++, slots += stride) {
-        const size_t of = (size_t)function[f] * LANES;
-        UNROLL for (int m = 0; m < tile * width; m++) UNROLL for (int j = 0; j < together; j++)
-        {
-            value[j * tile * width + m] += radial[of + j] * slots[m];
-            derivative[j * tile * width + m] += slope[of + j] * slots[m];
-        }
-    }
-    UNROLL for (int j = 0; j < together; j++) UNROLL for (int a = 0; a < N_TABLE; a++)
-        UNROLL for (int i = 0; i < width; i++)
-    {
-        const lanes *of = (a < 3 ? value : derivative) + j * tile * width + i;
-        lanes total = sum[(j * N_TABLE + a) * width + i];
-        UNROLL for (int m = 0; m < tile; m++) total += table[(m * N_TABLE + a) * LANES + j] * of[m * width];
-        sum[(j * N_TABLE + a) * width + i] = total;
-    }
-}
-
-/* All harmonics of one l. */
+/* All harmonics of one l: adds what they give to the sums of `together` neighbours from the lane on that radial
+ * functions, slopes and table begin with. */
 INLINE void gradient_of_l(const double *radial, const double *slope, const int32_t *function, int n_functions, int l,
                           const lanes *slots, const double *table, const int together, const int width, lanes *sum)
 {
-    const int stride = (2 * l + 1) * width;
-    int m = 0;
-#define TILES(tile)                                                                                                    \
-    for (; m + tile <= 2 * l + 1; m += tile)                                                                           \
-        gradient_tile(radial, slope, function, n_functions, slots + m * width, stride, table + m * N_TABLE * LANES,    \
-                      tile, together, width, sum);
-    TILES(HARMONICS)
-    TILES(2)
-    TILES(1)
-#undef TILES
+    lanes total[TOGETHER * N_TABLE * TILE];
+    UNROLLED (i, together * N_TABLE * width)
+        total[i] = sum[i];
+    for (int m = 0; m < 2 * l + 1; m++, table += N_TABLE * LANES, slots += n_functions * width) {
+        lanes value[TOGETHER * TILE], derivative[TOGETHER * TILE];
+        UNROLLED (i, together * width)
+            value[i] = derivative[i] = (lanes){0};
+        for (int f = 0; f < n_functions; f++) {
+            const size_t of = (size_t)function[f] * LANES;
+            UNROLLED (i, width)
+                UNROLLED (j, together) {
+                    value[j * width + i] += radial[of + j] * slots[f * width + i];
+                    derivative[j * width + i] += slope[of + j] * slots[f * width + i];
+                }
+        }
+        UNROLLED (j, together)
+            UNROLLED (i, width) {
+                UNROLLED (a, 3)
+                    total[(j * N_TABLE + a) * width + i] += table[a * LANES + j] * value[j * width + i];
+                total[(j * N_TABLE + 3) * width + i] += table[3 * LANES + j] * derivative[j * width + i];
+            }
+    }
+    UNROLLED (i, together * N_TABLE * width)
+        sum[i] = total[i];
 }
 
 /* Neighbours [v, end) of block b, which are of one species: sum[lane][x y z r], the parts of dE/dr_ij, see
@@ -208,6 +200,7 @@ INLINE void block_gradient(const descriptor *d, const environment *env, int b, i
 typedef struct {
     lanes *forces, *virial; /* of the atoms of the structure [][3][n_columns]; [9][n_columns]; of the tile */
     size_t stride;          /* registers of all members */
+    const lanes *core;      /* of the tile */
 } destination;
 
 /* dE/dr_ij of the neighbour in lane v from its parts, added to the sums of the centre and to the neighbour's force. */
@@ -217,17 +210,17 @@ INLINE void add_neighbour(const environment *env, int b, int v, const lanes *par
     const double r = env->distance[b][v], inverse_r = env->inverse_r[b][v], core = env->core_slope[b][v];
     const double unit[3] = {env->unit[3 * b][v], env->unit[3 * b + 1][v], env->unit[3 * b + 2][v]};
     lanes *force = to->forces + 3 * (size_t)env->index[b * LANES + v] * to->stride;
-    UNROLL for (int i = 0; i < width; i++)
-    {
+    UNROLLED (i, width) {
         const lanes x = part[i], y = part[width + i], z = part[2 * width + i];
-        const lanes along = part[3 * width + i] + core - inverse_r * (unit[0] * x + unit[1] * y + unit[2] * z);
+        const lanes along =
+            part[3 * width + i] + core * to->core[i] - inverse_r * (unit[0] * x + unit[1] * y + unit[2] * z);
         const lanes gradient[3] = {inverse_r * x + unit[0] * along, inverse_r * y + unit[1] * along,
                                    inverse_r * z + unit[2] * along};
-        UNROLL for (int a = 0; a < 3; a++)
-        {
+        UNROLLED (a, 3) {
             own[a * width + i] += gradient[a];
             force[a * to->stride + i] -= gradient[a];
-            UNROLL for (int c = 0; c < 3; c++) virial[(3 * c + a) * width + i] -= unit[c] * r * gradient[a];
+            UNROLLED (c, 3)
+                virial[(3 * c + a) * width + i] -= unit[c] * r * gradient[a];
         }
     }
 }
@@ -273,8 +266,8 @@ INLINE void centre_forces(const descriptor *d, const member_program *program, co
 
 /* `width` registers of members from the first-th on, for the block of centres in w->env and w->terms. */
 INLINE void block_members(const member_evaluator *e, const descriptor *d, const member_program *program,
-                          member_worker *w, int64_t block, size_t n_columns, const double *weights, size_t first,
-                          const int width)
+                          member_worker *w, int64_t block, size_t n_columns, const double *weights, const double *core,
+                          size_t first, const int width)
 {
     const size_t stride = (size_t)d->n_components * width;
     const centre_blocks *blocks = &e->blocks;
@@ -286,14 +279,15 @@ INLINE void block_members(const member_evaluator *e, const descriptor *d, const 
         const int32_t structure = blocks->centre_structure[centre];
         const size_t n_registers = n_columns / LANES;
         const destination to = {(lanes *)w->forces + 3 * (size_t)blocks->first_atom[structure] * n_registers + first,
-                                (lanes *)w->virials + 9 * (size_t)structure * n_registers + first, n_registers};
+                                (lanes *)w->virials + 9 * (size_t)structure * n_registers + first, n_registers,
+                                (const lanes *)core + first};
         centre_forces(d, program, w, &w->env[v], w->adjoint + v * stride, blocks->centre_atom[centre], &to, width);
     }
 }
 
 static int evaluate_block(const member_evaluator *e, const descriptor *d, const member_program *program,
                           member_worker *w, const structure *structures, int64_t block, size_t n_columns,
-                          const double *weights)
+                          const double *weights, const double *core)
 {
     const size_t n_registers = n_columns / LANES;
     for (int v = 0; v < e->blocks.count[block]; v++) {
@@ -305,12 +299,12 @@ static int evaluate_block(const member_evaluator *e, const descriptor *d, const 
         correlations_load(d, w->A, v, w->terms);
     }
     multiply(program, w->terms);
-    weights += (size_t)e->blocks.species[block] * d->n_features * n_columns;
+    weights += (size_t)e->blocks.species[block] * program->dot_start[program->n_channels] * n_columns;
     size_t first = 0;
     for (; first + TILE <= n_registers; first += TILE)
-        block_members(e, d, program, w, block, n_columns, weights, first, TILE);
+        block_members(e, d, program, w, block, n_columns, weights, core, first, TILE);
     for (; first < n_registers; first++)
-        block_members(e, d, program, w, block, n_columns, weights, first, 1);
+        block_members(e, d, program, w, block, n_columns, weights, core, first, 1);
     return 0;
 }
 
@@ -340,7 +334,7 @@ static int reserve_workers(member_evaluator *e, int n_threads)
 
 int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
                      const structure *structures, int n_threads, size_t n_columns, const double *weights,
-                     double *forces, double *virials)
+                     const double *core, double *forces, double *virials)
 {
     const int64_t n_blocks = blocks_arrange(&e->blocks, d->n_species, n_structures, structures, &e->n_allocations);
     if (n_blocks < 0 || reserve_workers(e, n_threads))
@@ -364,7 +358,7 @@ int evaluate_members(member_evaluator *e, const descriptor *d, const member_prog
                 memset(w->virials, 0, n_virials * sizeof(double));
             }
             for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
-                error = evaluate_block(e, d, program, w, structures, b, n_columns, weights);
+                error = evaluate_block(e, d, program, w, structures, b, n_columns, weights, core);
             if (error) {
 #pragma omp atomic write
                 failed = 1;

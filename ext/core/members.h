@@ -16,15 +16,13 @@ typedef struct {
     int n_channels, n_products, n_terms; /* n_terms: without the last */
     const int32_t *channel_base;         /* [n_channels + 1] first term */
     const int32_t *dot_start;            /* [n_channels + 1] what the adjoint of a channel is the sum of: */
-    const int32_t *dot_other;            /* terms from here on, */
-    const int32_t *dot_feature;          /* times a weight, */
-    const double *dot_factor;            /* and a number */
+    const int32_t *dot_other;            /* [n_dots] terms from here on, each times a weight */
     const int32_t *product_l;            /* [n_products][3] */
     const int32_t *product_first, *product_second, *product_base, *product_coupling;
     const double *coupling;        /* coefficients in the order of coupling.h, from product_coupling on */
     const int32_t *function_start; /* [n_species][l_max + 2] radial functions that a neighbour of a species meets */
     const int32_t *function;
-    const int32_t *slot_start;   /* [n_species + 1] slots of a species: [l][function][m] */
+    const int32_t *slot_start;   /* [n_species + 1] slots of a species: [l][m][function] */
     const int32_t *source_start; /* [n_slots + 1] adjoints of components that a slot adds up */
     const int32_t *source_component;
     const double *source_factor;
@@ -44,13 +42,15 @@ typedef struct {
 
 void member_evaluator_free(member_evaluator *e);
 
-/* n_columns is the number of members padded to a multiple of PADDING; arrays run over all atoms of all structures.
- *   weights  IN  [n_species][n_features][n_columns]
- *   forces   OUT [n_atoms][3][n_columns], repulsive core included
+/* A column is a member, or any linear combination of them; n_columns is their number padded to a multiple of PADDING.
+ * Arrays run over all atoms of all structures.
+ *   weights  IN  [n_species][n_dots][n_columns]
+ *   core     IN  [n_columns] how many times the repulsive core is part of each
+ *   forces   OUT [n_atoms][3][n_columns]
  *   virials  OUT [n_structures][9][n_columns]
  * Returns 0 or OUT_OF_MEMORY. */
 int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
                      const structure *structures, int n_threads, size_t n_columns, const double *weights,
-                     double *forces, double *virials);
+                     const double *core, double *forces, double *virials);
 
 #endif

@@ -57,8 +57,8 @@ def test_no_memory_is_taken_once_the_size_is_known():
     potential = systems.potential(SPECIES, n_members=9)
     crystal = systems.crystal(SPECIES, (2, 1, 1), seed=4)
     batch = potential.descriptor.batch([crystal])
-    potential.member_kernel.evaluate(batch, 2)
+    potential.evaluate_members(batch, 2)
     before = batch.n_allocations
     for _ in range(3):
-        potential.member_kernel.evaluate(batch, 2)
+        potential.evaluate_members(batch, 2)
     assert batch.n_allocations == before

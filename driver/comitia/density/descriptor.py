@@ -262,9 +262,9 @@ class Descriptor:
         program, spline = self._program
         return Kernel(self.cutoff, self.l_max, self.contraction, spline, program, self.n_features, core)
 
-    def member_kernel(self, kernel, weights):
-        """The compiled kernel of all members at once, for weights (n_members, n_species, n_features)."""
-        return MemberKernel(kernel, self._member_program, weights)
+    def member_kernel(self, kernel, weights, core):
+        """The compiled kernel of all members at once, see `MemberKernel`."""
+        return MemberKernel(kernel, self._member_program, weights, core)
 
     @cached_property
     def _member_program(self):

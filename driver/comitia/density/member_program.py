@@ -80,8 +80,8 @@ def _slots(components, contraction, l_max):
         of_slot = {}
         for c, (lm, function, channel) in enumerate(zip(*components, strict=True)):
             if u[channel]:
-                of_slot.setdefault((math.isqrt(lm), function, lm), []).append((c, u[channel]))
-        met = sorted({slot[:2] for slot in of_slot})
+                of_slot.setdefault((math.isqrt(lm), lm, function), []).append((c, u[channel]))
+        met = sorted({(l, function) for l, _, function in of_slot})
         function_start += [len(functions) + sum(other < l for other, _ in met) for l in range(l_max + 2)]
         functions += [function for _, function in met]
         sources += [of_slot[slot] for slot in sorted(of_slot)]
@@ -128,8 +128,8 @@ def arrange_members(features, program, contraction, l_max):
         "channel_base": [*blocks.base[: len(channels)], sum(2 * l + 1 for l, _ in channels)],
         "dot_start": _starts(dots),
         "dot_other": dot_other,
-        "dot_feature": dot_feature,
-        "dot_factor": dot_factor,
+        "dot_feature": np.array(dot_feature, int),
+        "dot_factor": np.array(dot_factor, float),
         "product_l": products[:, :3],
         "product_first": products[:, 3],
         "product_second": products[:, 4],

@@ -42,6 +42,24 @@ def committee_energies(mean, deviations, sums):
     return energies, members, spread_of(members, energies)
 
 
+def evaluate_committee(potential, batch, members, n_threads):
+    """Energies, forces and virials of the mean of the members; summed features where there are several of them.
+
+    Returns
+    -------
+    dict as `Kernel.evaluate` makes it; with `members`, where there are several, see `Potential.evaluate_members`.
+    """
+    several = potential.n_members > 1
+    members = members and several
+    found = potential.kernel.evaluate(
+        batch, potential.mean_weights, forces=not members, virials=not members, sums=several, n_threads=n_threads
+    )
+    if members:
+        found |= potential.evaluate_members(batch, n_threads)
+        found["finite"] = found["finite"] and bool(np.isfinite(found["member_forces"]).all())
+    return found
+
+
 def refuse_non_finite(found, sizes, where="structure"):
     """Raise NumericalError for the first atom whose energy or force is not finite."""
     if found["finite"]:
@@ -101,25 +119,24 @@ class Evaluator:
         StructureError
             for a cell that does not span its periodic directions.
         """
-        potential, kernel = self.potential, self.potential.kernel
+        potential = self.potential
         batch = self.batch(positions, cells)
         n, shape = len(positions), (len(positions), self.n_atoms)
-        committee = potential.n_members > 1
-        found = kernel.evaluate(batch, potential.mean_weights, sums=committee, n_threads=self.n_threads)
+        found = evaluate_committee(potential, batch, members, self.n_threads)
         refuse_non_finite(found, [self.n_atoms] * n)
-        atomic = found["atomic_energies"].reshape(shape)
-        energies, members_e, sigma = found["energies"] + self._e0, None, None
-        if committee:
-            energies, members_e, sigma = committee_energies(
+        atomic, forces = found["atomic_energies"].reshape(shape), found["forces"].reshape(*shape, 3)
+        energies, member_energies, sigma = found["energies"] + self._e0, None, None
+        if potential.n_members > 1:
+            energies, member_energies, sigma = committee_energies(
                 energies, potential.deviations, found["sums"].reshape(n, -1)
             )
         member_forces = member_virials = None
-        if members and committee:
-            of_all, of_all_virials = potential.member_kernel.evaluate(batch, self.n_threads)
-            member_forces = np.ascontiguousarray(np.moveaxis(of_all.reshape(*shape, 3, -1), 3, 1))
-            member_virials = np.ascontiguousarray(np.moveaxis(of_all_virials, 3, 1))
-        forces = found["forces"].reshape(*shape, 3)
-        return Predictions(energies, forces, found["virials"], atomic, members_e, sigma, member_forces, member_virials)
+        if "member_forces" in found:
+            member_forces = found["member_forces"].reshape(-1, *shape, 3).swapaxes(0, 1)
+            member_virials = found["member_virials"].swapaxes(0, 1)
+        return Predictions(
+            energies, forces, found["virials"], atomic, member_energies, sigma, member_forces, member_virials
+        )
 
     def member_directional(self, positions, cells, directions):
         """Forces of every calibrated member along directions: sum over atoms of f_k . d.

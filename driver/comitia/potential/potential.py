@@ -8,7 +8,7 @@ import numpy as np
 from comitia.density import Descriptor
 from comitia.errors import ModelError
 from comitia.potential.baselines import ZBL
-from comitia.potential.evaluator import Evaluator, committee_energies, refuse_non_finite
+from comitia.potential.evaluator import Evaluator, committee_energies, evaluate_committee, refuse_non_finite
 from comitia.threads import default_threads
 
 ATOMS_PER_BATCH = 4096  # structures are evaluated together up to this many atoms
@@ -128,9 +128,29 @@ class Potential:
         return self.mean_weights + self.deviations.reshape(self.n_members, *self.mean_weights.shape)
 
     @cached_property
-    def member_kernel(self):
-        """The compiled kernel of the forces of all members."""
-        return self.descriptor.member_kernel(self.kernel, self.member_weights)
+    def _member_kernel(self):
+        """The compiled kernel of the mean, and of how far all members but the first are from it before calibration."""
+        deviations = self.weights[1:].reshape(self.n_members - 1, *self.mean_weights.shape) - self.mean_weights
+        weights = np.concatenate([self.mean_weights[None], deviations])
+        return self.descriptor.member_kernel(self.kernel, weights, np.eye(self.n_members)[0])
+
+    def evaluate_members(self, batch, n_threads):
+        """Forces and virials of the mean, which calibration leaves as they are to the last bit, and of all members.
+
+        Returns
+        -------
+        dict of `forces` (n_atoms, 3), `virials` (n_structures, 3, 3), eV/Å and eV; `member_forces`
+        (n_members, n_atoms, 3), `member_virials` (n_members, n_structures, 3, 3) of the calibrated members.
+        """
+        found = {}
+        for name, of_all in zip(("forces", "virials"), self._member_kernel.evaluate(batch, n_threads), strict=True):
+            found[name] = np.ascontiguousarray(of_all[..., 0])
+            members = np.empty((self.n_members, *found[name].shape))
+            np.multiply(np.moveaxis(of_all[..., 1:], -1, 0), self.alpha_energy, out=members[1:])
+            np.negative(members[1:].sum(axis=0), out=members[0])  # deviations from the mean add up to zero
+            members += found[name]
+            found[f"member_{name}"] = members
+        return found
 
     def reference_energy(self, numbers):
         """Sum of the reference energies of atoms with these atomic numbers, eV."""
@@ -176,8 +196,7 @@ class Potential:
     def _compute(self, structures, members, n_threads):
         batch = self.descriptor.batch(structures)
         sizes = [len(a) for a in structures]
-        committee = self.n_members > 1
-        found = self.kernel.evaluate(batch, self.mean_weights, sums=committee, n_threads=n_threads)
+        found = evaluate_committee(self, batch, members, n_threads)
         refuse_non_finite(found, sizes)
         ends = np.cumsum(sizes)[:-1]
         atomic, forces = np.split(found["atomic_energies"], ends), np.split(found["forces"], ends)
@@ -186,14 +205,13 @@ class Potential:
         )
         member_energies = sigma = member_forces = member_virials = [None] * len(structures)
         uncertainty = member_forces
-        if committee:
+        if self.n_members > 1:
             sums = found["sums"].reshape(len(structures), -1)
             energies, member_energies, sigma = committee_energies(energies, self.deviations, sums)
             sigma = sigma.tolist()
-        if committee and members:
-            of_all, virials = self.member_kernel.evaluate(batch, n_threads)
-            member_forces = np.split(np.ascontiguousarray(np.moveaxis(of_all, 2, 0)), ends, axis=1)
-            member_virials = list(np.ascontiguousarray(np.moveaxis(virials, 3, 1)))
+        if "member_forces" in found:
+            member_forces = np.split(found["member_forces"], ends, axis=1)
+            member_virials = list(found["member_virials"].swapaxes(0, 1))
             uncertainty = [self.force_uncertainty(f) for f in member_forces]
         return [
             Prediction(
