@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from comitia.cli import Finite
+
 
 def show_warning(message, category, filename, line_number, file=None, line=None):
     """A warning as one sentence on stderr."""
@@ -35,8 +37,14 @@ def draw_calibration(calibration, path):
 @click.option("--keep-sums", is_flag=True, default=None, help="Overrides `keep_sums`: another fit can go on from this.")
 @click.option("--previous", metavar="MODEL", help="Overrides `previous`: go on from MODEL with the new structures.")
 @click.option("--figure", metavar="F", type=click.Path(path_type=Path), help="Draw errors against uncertainties.")
+@click.option(
+    "--tune",
+    metavar="MINUTES",
+    type=Finite(min=0, min_open=True),
+    help="Search cutoff and basis for so long instead: table, figure and settings in MODEL_STEM.tune.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no table.")
-def command(settings, output, figure, quiet, **flags):
+def command(settings, output, figure, tune, quiet, **flags):
     """Fit a committee to energies, forces and virials; write MODEL and its report beside it (.json).
 
     Data files are looked for beside FIT.yaml, then in the current folder; MODEL is written to the current folder unless
@@ -45,6 +53,7 @@ def command(settings, output, figure, quiet, **flags):
     \b
     comitia fit FIT.yaml -o silicon.safetensors --keep-sums
     comitia fit MORE.yaml -o better.safetensors --previous silicon.safetensors
+    comitia fit FIT.yaml -o silicon.safetensors --tune 10
     """
     import msgspec
 
@@ -60,6 +69,13 @@ def command(settings, output, figure, quiet, **flags):
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show_warning
+        if tune is not None:
+            from comitia.training import front
+
+            report = front.tune(loaded, tune, directory=settings.parent, output=output, progress=not quiet)
+            if not quiet:
+                click.echo("\n".join(front.tune_lines(report)))
+            return
         result = fit(loaded, directory=settings.parent, output=output, progress=not quiet)
     if figure is not None:
         draw_calibration(result.report["calibration"].get("quality"), figure)

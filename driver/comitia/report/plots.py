@@ -175,3 +175,30 @@ def reliability_figure(calibration, path):
     with png_figure(path, (6.4, 2.9 * len(rows))) as figure:
         for axes, (kind, factor, unit) in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
             _draw_reliability(*axes, calibration[kind], kind, factor, unit)
+
+
+def front_figure(rows, path):
+    """Error against cost of what `comitia fit --tune` tried, the front drawn through.
+
+    Parameters
+    ----------
+    rows : list of dict, the `table` of tune.json
+    path : Path of the PNG
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    kinds = [(kind, unit) for kind, unit in (("energy", "meV/atom"), ("forces", "eV/Å")) if rows[0][kind] is not None]
+    with png_figure(path, (3.6 * len(kinds), 3.2)) as figure:
+        for axes, (kind, unit) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+            cost, error = (np.array([row[name] for row in rows]) for name in ("cost", kind))
+            on_front, chosen = (np.array([row[name] for row in rows]) for name in ("front", "chosen"))
+            axes.loglog(cost[~on_front], error[~on_front], "o", ms=3, color="0.7", label="tried")
+            axes.loglog(cost[on_front], error[on_front], "o-", ms=4, lw=1.2, color=COLOURS[1], label="front")
+            axes.loglog(cost[chosen], error[chosen], "o", ms=8, mfc="none", color=COLOURS[0], label="chosen")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(NullFormatter())
+            axes.set_xlabel("cost / µs per atom")
+            axes.set_ylabel(f"RMSE of the {kind} / {unit}" if kind == "energy" else f"RMSE of forces / {unit}")
+            axes.legend()

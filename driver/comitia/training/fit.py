@@ -72,14 +72,14 @@ def _check_output(output, data):
         raise SettingsError(f"{output}: is where the report goes; end the name of the model in .safetensors")
 
 
-def _species(split):
+def species_of(split):
     species = sorted({int(z) for s in split.training for z in s.atoms.numbers})
     for s in (*split.validation, *split.test):
         check_species(s.atoms, species, s.origin)
     return np.array(species)
 
 
-def _check_weights(settings, structures):
+def check_weights(settings, structures):
     types = {s.config_type for s in structures}
     for name in settings.weights.config_type:
         if name not in types:
@@ -88,7 +88,7 @@ def _check_weights(settings, structures):
             raise SettingsError(f"weights: no structure has the config_type {name!r}; {hint}")
 
 
-def _regularise(equations, allowed, shape, settings, like=None):
+def regularise(equations, allowed, shape, settings, like=None):
     """`Regularisation` for some groups; `like` is that of nearly the same groups, where the search begins."""
     kinds = [kind for kind in KINDS if getattr(settings.weights, kind) > 0]
     evidence = Evidence(equations.moments(allowed), shape, kinds)
@@ -104,7 +104,7 @@ class _Fit:
         self.settings, self.split, self.stages, self.earlier = settings, split, stages, earlier
         self.n_threads = settings.threads or default_threads()
         if earlier is None:
-            terms = choose_terms(settings, split.training, _species(split), stages.stage, self.n_threads)
+            terms = choose_terms(settings, split.training, species_of(split), stages.stage, self.n_threads)
         else:
             found = earlier.potential
             terms = Terms(found.descriptor, found.reference_energies, found.core, None)
@@ -161,11 +161,11 @@ class _Fit:
 
             def left_out(fold, like):
                 allowed = self.folds != fold
-                regularisation = _regularise(equations, allowed, shape, settings, like)
+                regularisation = regularise(equations, allowed, shape, settings, like)
                 found = members(allowed, regularisation, np.random.default_rng([*seed, fold + 1]))
                 return dataclasses.replace(found, factor=None)
 
-            regularisation = _regularise(equations, everything, shape, settings)
+            regularisation = regularise(equations, everything, shape, settings)
             with ThreadPoolExecutor(self.n_threads) as pool:
                 of_all = pool.submit(members, everything, regularisation, np.random.default_rng([*seed, 0]))
                 tasks = {fold: pool.submit(left_out, fold, regularisation) for fold in names}
@@ -268,7 +268,7 @@ def fit(settings, directory=".", output=None, progress=True):
     earlier = EarlierFit(find_input(directory, settings.previous), settings) if settings.previous else None
     structures = read_structures(data, settings.keys)
     if earlier is None:
-        _check_weights(settings, structures)
+        check_weights(settings, structures)
     else:
         structures = earlier.new_among(structures, data)
     split = dataset.split(structures, settings, lambda name: find_input(directory, name))
