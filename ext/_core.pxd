@@ -39,6 +39,8 @@ cdef extern from "descriptor.h" nogil:
         const int32_t *order2_first
         const int32_t *order2_start
         const int32_t *order2_second
+        const int32_t *scaled_start
+        const int32_t *scaled_by
         int n_runs, n_products, n_shared, n_terms
         const int32_t *run_l
         const int32_t *run_coupling

@@ -216,6 +216,8 @@ cdef class Kernel:
         self.d.order2_first = self.integers(program["order2_first"])
         self.d.order2_start = self.integers(program["order2_start"])
         self.d.order2_second = self.integers(program["order2_second"])
+        self.d.scaled_start = self.integers(program["scaled_start"])
+        self.d.scaled_by = self.integers(program["scaled_by"])
         self.d.run_l = self.integers(program["run_l"])
         self.d.run_coupling = self.integers(program["run_coupling"])
         self.d.run_start = self.integers(program["run_start"])
@@ -419,19 +421,43 @@ def members_of(const double[:, ::1] sums, const double[:, ::1] deviations, const
     return np.asarray(members)
 
 
-def spread_of(const double[:, ::1] members, const double[::1] mean):
-    """Standard deviation (n_structures,) over members (n_structures, n_members) about their mean, ddof = 1; eV."""
+def statistics_of(const double[:, ::1] members):
+    """Mean and standard deviation (ddof = 1) over members (n_structures, n_members), each (n_structures,); eV.
+
+    The mean has the bits of `numpy.mean`: it adds in the same order.
+    """
     cdef Py_ssize_t s, k, n_structures = members.shape[0], n_members = members.shape[1]
     cdef double total
-    if mean.shape[0] != n_structures or n_members < 2:
-        raise ValueError(f"{n_members} members of {n_structures} structures and {mean.shape[0]} means have no spread")
-    cdef double[::1] spread = np.empty(n_structures)
+    if n_members < 2:
+        raise ValueError("one member has no spread")
+    cdef double[::1] mean = np.empty(n_structures), spread = np.empty(n_structures)
     for s in range(n_structures):
+        mean[s] = _pairwise_sum(&members[s, 0], n_members) / n_members
         total = 0
         for k in range(n_members):
             total += (members[s, k] - mean[s]) ** 2
         spread[s] = sqrt(total / (n_members - 1))
-    return np.asarray(spread)
+    return np.asarray(mean), np.asarray(spread)
+
+
+cdef double _pairwise_sum(const double *values, Py_ssize_t n) noexcept:
+    """Sum in the order of numpy: halves down to 128 numbers, which go into eight sums side by side."""
+    cdef Py_ssize_t i, j, half
+    cdef double total = 0
+    cdef double[8] part
+    if n > 128:
+        half = n // 2 - n // 2 % 8
+        return _pairwise_sum(values, half) + _pairwise_sum(values + half, n - half)
+    i = n - n % 8 if n >= 8 else 0
+    if i:
+        for j in range(8):
+            part[j] = values[j]
+        for j in range(8, i):
+            part[j % 8] += values[j]
+        total = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]))
+    for j in range(i, n):
+        total += values[j]
+    return total
 
 
 def _aligned(Py_ssize_t n):

@@ -113,20 +113,43 @@ INLINE lanes dot(const int n, const lanes *a, const lanes *b)
     return sum;
 }
 
-/* The scalar product of `mine` [n] with one channel, or with a product, and what it adds to the adjoints. */
-INLINE void product_with(const walk *w, const ways way, const int n, const int channel, const lanes *restrict mine,
-                         const lanes *restrict other, lanes *restrict gathered, lanes *restrict adjoint, int place)
+/* What the scalar product of `mine` [n] with another channel, or with a product, adds to the adjoints. */
+INLINE void add_adjoints(const int n, const int channel, const lanes *restrict mine, const lanes *restrict other,
+                         lanes weight, lanes *restrict gathered, lanes *restrict adjoint)
+{
+    for (int m = 0; m < n; m++) {
+        gathered[m] += weight * other[m];
+        if (channel)
+            adjoint[m] += weight * mine[m];
+    }
+}
+
+INLINE void product_with(const walk *w, const ways way, const int n, const int channel, const lanes *mine,
+                         const lanes *other, lanes *gathered, lanes *adjoint, int place)
 {
     if (way.keep)
         w->features[place] += dot(n, mine, other);
-    if (way.reverse) {
-        const lanes weight = weight_of(w, way, place);
-        for (int m = 0; m < n; m++) {
-            gathered[m] += weight * other[m];
-            if (channel)
-                adjoint[m] += weight * mine[m];
+    if (way.reverse)
+        add_adjoints(n, channel, mine, other, weight_of(w, way, place), gathered, adjoint);
+}
+
+/* Features of order 3 that are the scalar product of entry e of order 2 times a channel with l = 0; returns what they
+ * add to the weight of the scalar product. */
+INLINE lanes scaled_features(const walk *w, const ways way, int e, lanes product)
+{
+    const descriptor *d = w->d;
+    const int places = scaled_places(d);
+    lanes weight = {0};
+    for (int x = d->scaled_start[e]; x < d->scaled_start[e + 1]; x++) {
+        const lanes by = w->terms[d->scaled_by[x]];
+        if (way.keep)
+            w->features[places + x] += by * product;
+        if (way.reverse) {
+            weight += weight_of(w, way, places + x) * by;
+            w->adjoint[d->scaled_by[x]] += weight_of(w, way, places + x) * product;
         }
     }
+    return weight;
 }
 
 INLINE void order2_group(const walk *w, const ways way, const int n, int g, lanes *energy)
@@ -138,9 +161,20 @@ INLINE void order2_group(const walk *w, const ways way, const int n, int g, lane
         mine[m] = w->terms[d->order2_first[g] + m];
         gathered[m] = (lanes){0};
     }
-    for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++)
-        product_with(w, way, n, 1, mine, w->terms + d->order2_second[e], gathered, w->adjoint + d->order2_second[e],
-                     places + e);
+    for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++) {
+        const int scaled = d->scaled_start[e + 1] > d->scaled_start[e];
+        const lanes *other = w->terms + d->order2_second[e];
+        lanes product = {0}, weight = {0};
+        if (way.keep || scaled)
+            product = dot(n, mine, other);
+        if (way.keep)
+            w->features[places + e] += product;
+        if (scaled)
+            weight = scaled_features(w, way, e, product);
+        if (way.reverse)
+            add_adjoints(n, 1, mine, other, weight + weight_of(w, way, places + e), gathered,
+                         w->adjoint + d->order2_second[e]);
+    }
     if (way.reverse) {
         *energy += dot(n, mine, gathered);
         for (int m = 0; m < n; m++)
@@ -319,6 +353,21 @@ static double dot_plain(int n, const double *a, const double *b)
     return sum;
 }
 
+/* The features of order 3 with the factors `first` and `second` of entry e of order 2. */
+static void jacobian_scaled(const descriptor *d, const double *terms, int first, int second, int n, int e,
+                            double *features, jacobian_row *jacobian)
+{
+    const double product = dot_plain(n, terms + first, terms + second);
+    for (int x = d->scaled_start[e]; x < d->scaled_start[e + 1]; x++) {
+        const int f = d->feature[scaled_places(d) + x], by = d->scaled_by[x];
+        const double scale = d->scale[scaled_places(d) + x];
+        features[f] = scale * terms[by] * product;
+        append_channel(&jacobian[f], by, 1, scale, &product);
+        append_channel(&jacobian[f], first, n, scale * terms[by], terms + second);
+        append_channel(&jacobian[f], second, n, scale * terms[by], terms + first);
+    }
+}
+
 void correlations_jacobian(const descriptor *d, double *terms, double *features, jacobian_row *jacobian)
 {
     const int places3 = order3_places(d), places4 = order4_places(d);
@@ -340,6 +389,7 @@ void correlations_jacobian(const descriptor *d, double *terms, double *features,
             features[f] = scale * dot_plain(n, terms + first, terms + second);
             append_channel(&jacobian[f], first, n, scale, terms + second);
             append_channel(&jacobian[f], second, n, scale, terms + first);
+            jacobian_scaled(d, terms, first, second, n, e, features, jacobian);
         }
     }
     for (int r = 0; r < d->n_runs && d->run_start[r] < d->n_shared; r++)

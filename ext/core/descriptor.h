@@ -8,12 +8,12 @@
  *   0  are the constant 1
  *   1  are A[base]
  *   2  are A . A / sqrt(2 l + 1), one group per first factor
- *   3  are T . A
- *   4  are T . T sqrt(2 L + 1)
- * with products T[M] = sum C[m1][m2][M] A[first + m1] A[second + m2] of two channels, coupled to any L, which all
- * features share. Products that follow each other and have the same l1, l2, L form a run. Those of order 4 come first:
- * they have terms of their own, behind the components; the others are made one after the other in the terms behind
- * them. A feature of order 4 is listed under the product that it belongs to, and mirrored under its other product.  */
+ *   3  are T . A; where one l is 0 and the others have a feature of order 2, A[scaled_by] (A . A) (-1)^l / sqrt(2 l +
+ * 1) 4  are T . T sqrt(2 L + 1) with products T[M] = sum C[m1][m2][M] A[first + m1] A[second + m2] of two channels,
+ * coupled to any L, which all features share. Products that follow each other and have the same l1, l2, L form a run.
+ * Those of order 4 come first: they have terms of their own, behind the components; the others are made one after the
+ * other in the terms behind them. A feature of order 4 is listed under the product that it belongs to, and mirrored
+ * under its other product.  */
 #ifndef COMITIA_DESCRIPTOR_H
 #define COMITIA_DESCRIPTOR_H
 
@@ -40,7 +40,7 @@ typedef struct {
 
     /* correlations */
     int n_features, n_components;
-    const int32_t *feature;          /* [n_features] in the order of the walk: the entries of orders 0, 1, 2, 3, 4 */
+    const int32_t *feature;          /* [n_features] in the order of the walk: orders 0, 1, 2, scaled, 3, 4 */
     const double *scale;             /* [n_features] of each in that order: 1 / sqrt(2 l + 1), 1 or sqrt(2 L + 1) */
     const int32_t *component_source; /* [n_components] index into A */
     const int32_t *component_function, *component_lm, *component_channel; /* its radial function, harmonic and k */
@@ -50,6 +50,7 @@ typedef struct {
     int n_order2;                                          /* groups */
     const int32_t *order2_l, *order2_first, *order2_start; /* start: [n_order2 + 1] */
     const int32_t *order2_second;
+    const int32_t *scaled_start, *scaled_by;   /* start: [features of order 2 + 1]; by: a component with l = 0 */
     int n_runs, n_products, n_shared, n_terms; /* n_shared: products of order 4; n_terms: with room for one more */
     const int32_t *run_l;                      /* [n_runs][3] */
     const int32_t *run_coupling;               /* [n_runs]: first coefficient, in the order of coupling.h */
@@ -85,9 +86,14 @@ INLINE int order2_places(const descriptor *d)
     return order1_places(d) + d->n_order1;
 }
 
-INLINE int order3_places(const descriptor *d)
+INLINE int scaled_places(const descriptor *d)
 {
     return order2_places(d) + d->order2_start[d->n_order2];
+}
+
+INLINE int order3_places(const descriptor *d)
+{
+    return scaled_places(d) + d->scaled_start[d->order2_start[d->n_order2]];
 }
 
 INLINE int order4_places(const descriptor *d)

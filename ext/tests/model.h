@@ -34,6 +34,7 @@ typedef struct {
     double scale[MODEL_MAX];
     int32_t order2_l[MODEL_MAX], order2_first[MODEL_MAX], order2_start[MODEL_MAX];
     int32_t order2_second[MODEL_MAX];
+    int32_t scaled_start[MODEL_MAX], scaled_by[MODEL_MAX];
     int32_t run_l[MODEL_MAX], run_coupling[MODEL_MAX], run_start[MODEL_MAX], run_of[MODEL_MAX];
     double coupling[MODEL_MAX];
     int32_t product_first[MODEL_MAX], product_second[MODEL_MAX], product_base[MODEL_MAX];
@@ -297,6 +298,14 @@ static inline model *model_new(double cutoff, int core)
             m->order2_start[g + 1] = e;
         }
     }
+    for (int e = 0, scaled = 0; e < m->order2_start[d->n_order2]; e++) {
+        for (int by = e % 3; by < 2; by++) { /* two channels, one or none */
+            m->scaled_by[scaled++] = by * MODEL_N_LM;
+            m->feature[f] = f;
+            m->scale[f++] = 0.3;
+        }
+        m->scaled_start[e + 1] = scaled;
+    }
     d->n_features = f;
     d->feature = m->feature;
     d->scale = m->scale;
@@ -305,6 +314,8 @@ static inline model *model_new(double cutoff, int core)
     d->order2_first = m->order2_first;
     d->order2_start = m->order2_start;
     d->order2_second = m->order2_second;
+    d->scaled_start = m->scaled_start;
+    d->scaled_by = m->scaled_by;
     d->run_l = m->run_l;
     d->run_coupling = m->run_coupling;
     d->run_start = m->run_start;

@@ -6,7 +6,7 @@ import reference
 import systems
 from numpy.testing import assert_allclose
 
-from comitia._core import members_of
+from comitia._core import members_of, statistics_of
 from comitia.potential import Potential
 
 ALPHA_ENERGY, ALPHA_FORCES = 1.7, 1.4
@@ -168,6 +168,14 @@ def test_member_energies_are_the_product_of_sums_and_weights():
     mean = rng.normal(size=3)
     expected = mean[:, None] + sums @ deviations.T
     assert_allclose(members_of(sums, deviations, mean), expected, rtol=0, atol=1e-12 * 77)
+
+
+@pytest.mark.parametrize("n_members", [2, 7, 8, 9, 64, 127, 128, 129, 137, 300])
+def test_mean_of_the_members_has_the_bits_of_numpy(n_members):
+    members = np.random.default_rng(n_members).normal(-1e4, 1.0, size=(3, n_members))
+    mean, spread = statistics_of(members)
+    np.testing.assert_array_equal(mean, [row.mean() for row in members])
+    assert_allclose(spread, members.std(axis=1, ddof=1), rtol=1e-11)
 
 
 def test_member_energies_refuse_sums_of_another_model():

@@ -79,15 +79,38 @@ def _flatten(lists):
     return np.cumsum([0] + [len(entries) for entries in lists]), number, feature
 
 
-def _products(features, base, size):
+def _scaled(features, base, entries):
+    """Features of order 3 that are a channel with l = 0 times a scalar product of order 2.
+
+    Parameters
+    ----------
+    entries : list of (base, base), the factors of the scalar products
+
+    Returns
+    -------
+    for each entry, a list of (base of the channel, feature).
+    """
+    lists, index = [[] for _ in entries], {entry: e for e, entry in enumerate(entries)}
+    for f in np.flatnonzero((features[:, 0] == 3) & (features[:, 2] == 0)):
+        q1, l1, q2, l2, q3, l3 = features[f, 1:7].tolist()
+        factors = base[q2, l2], base[q3, l3]
+        e = index.get(factors, index.get(factors[::-1]))
+        if e is not None:
+            lists[e].append((base[q1, l1], int(f)))
+    return lists
+
+
+def _products(features, base, size, done):
     """Arrays of the features of orders 3 and 4: products in runs, and what is multiplied with each.
+
+    Features in `done` are left out.
 
     Products of order 4 come first, and then those with the same L, so that a walk stays among the same components.
     """
     third, fourth = {}, {}  # products (l, l1, l2, channel, channel) -> features
     for f, row in enumerate(features.tolist()):
         factors = [(row[c], row[c + 1]) for c in range(1, 2 * row[0], 2)]
-        if row[0] == 3:
+        if row[0] == 3 and f not in done:
             product = (row[6], row[2], row[4], *factors[:2])
             third.setdefault(product, []).append((base[factors[2]], f))
         elif row[0] == 4:
@@ -179,8 +202,12 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
     bases1, features1 = _columns(order1, 2)
     l2, first2 = _columns(list(order2), 2)
     start2, second2, features2 = _flatten(list(order2.values()))
-    products, features34, coupling, n_shared, n_terms = _products(features, base, size)
-    walk = [*order0, *features1, *features2, *features34]
+    pairs = [(first, second) for (_, first), entries in order2.items() for second, _ in entries]
+    scaled_start, scaled_by, scaled = _flatten(_scaled(features, base, pairs))
+    products, features34, coupling, n_shared, n_terms = _products(features, base, size, set(scaled))
+    walk = [*order0, *features1, *features2, *scaled, *features34]
+    scale = _scales(features[walk])
+    scale[np.isin(walk, scaled)] = [coefficients(0, l, l)[0] for l in features[list(scaled), 4].tolist()]
     integers = {
         "feature": walk,
         "radial_offset": radial_offset,
@@ -196,9 +223,11 @@ def arrange(features, n_channels, n_radial, l_max, l_dependent):
         "order2_first": first2,
         "order2_start": start2,
         "order2_second": second2,
+        "scaled_start": scaled_start,
+        "scaled_by": scaled_by,
     } | products
     arrays = {name: np.ascontiguousarray(np.ravel(value), np.int32) for name, value in integers.items()}
     sizes = {"n_stride": n_stride, "n_density": int(channel_offset[-1]), "n_shared": n_shared, "n_terms": n_terms}
     sizes["n_order0"] = len(order0)
     quadratic = _quadratic(features, n_channels, n_radial, l_max, n_stride, features2)
-    return arrays | sizes | quadratic | {"coupling": coupling, "scale": _scales(features[walk])}
+    return arrays | sizes | quadratic | {"coupling": coupling, "scale": scale}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comitia._core import members_of, spread_of
+from comitia._core import members_of, statistics_of
 from comitia.errors import NumericalError
 from comitia.threads import default_threads
 
@@ -38,8 +38,8 @@ def committee_energies(mean, deviations, sums):
     is the mean of the members to the last bit.
     """
     members = members_of(sums, deviations, mean)
-    energies = np.add.reduce(members, axis=1) / len(deviations)  # the bits of members.mean, without its overhead
-    return energies, members, spread_of(members, energies)
+    energies, spread = statistics_of(members)
+    return energies, members, spread
 
 
 def evaluate_committee(potential, batch, members, n_threads):
