@@ -5,6 +5,7 @@ import contextlib
 import models
 import numpy as np
 import pytest
+import scipy.linalg
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_xyz
 from click.testing import CliRunner
@@ -19,6 +20,7 @@ from comitia.settings import convert
 from comitia.structures import LabelledStructure
 from comitia.training import FitSettings, fit, resolved
 from comitia.training.dataset import Target
+from comitia.training.evidence import LOG_DIFFERENCE, PriorShape
 from comitia.training.resolved import resolved_moments
 from comitia.training.species import STRENGTH, Projection, learn_contraction
 
@@ -44,6 +46,12 @@ def no_stage(name, total):
 
 def orthonormal(n_rows, n_columns, seed):
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(n_columns, n_rows)))[0].T
+
+
+def with_total(n_rows, n_species, seed):
+    """Orthonormal rows, the first the total density."""
+    rest = orthonormal(n_rows - 1, n_species - 1, seed) @ scipy.linalg.helmert(n_species)
+    return np.vstack([np.full((1, n_species), 1 / np.sqrt(n_species)), rest])
 
 
 def labelled_by(contraction, n_structures=40, seed=0):
@@ -72,26 +80,27 @@ def largest_angle(u, v):
     return np.linalg.norm(v - (v @ u.T) @ u, 2)
 
 
-@pytest.mark.parametrize("n_latent", [1, 2])
+@pytest.mark.parametrize("n_latent", [1, 2, 3])
 def test_the_contraction_that_made_the_data_is_found_again(n_latent):
-    latent = orthonormal(n_latent, len(SPECIES), seed=n_latent)
+    latent = with_total(n_latent, N_SPECIES, seed=n_latent)
     structures = labelled_by(latent)
     learned = learn_contraction(structures, target_of, SPECIES, CUTOFF, [n_latent] * 3 + [0], no_stage)
     assert_allclose(learned @ learned.T, np.eye(n_latent), atol=1e-12)
+    assert_allclose(learned[0], 0.5, rtol=1e-14)
     assert largest_angle(latent, learned) < RIDGE_ANGLE
     projection = Projection(resolved_moments(structures, target_of, SPECIES, CUTOFF, lambda: None), STRENGTH)
     misfit, at_latent, at_random = (
-        projection.solve(u)[0] for u in (learned, latent, orthonormal(n_latent, N_SPECIES, 50))
+        projection.solve(u)[0] for u in (learned, latent, with_total(n_latent, N_SPECIES, 50))
     )
     assert misfit <= at_latent * (1 + 1e-6)
-    assert misfit < 1e-3 * at_random
+    assert n_latent == 1 or misfit < 1e-3 * at_random
     again = learn_contraction(structures, target_of, SPECIES, CUTOFF, [n_latent] * 3 + [0], no_stage)
     assert_array_equal(again, learned)
 
 
 @pytest.fixture(scope="module")
 def projection():
-    structures = labelled_by(orthonormal(2, N_SPECIES, 0), 12)
+    structures = labelled_by(with_total(2, N_SPECIES, 0), 12)
     return Projection(resolved_moments(structures, target_of, SPECIES, CUTOFF, lambda: None), 1e-4)
 
 
@@ -112,7 +121,7 @@ def test_the_gradient_of_the_misfit_is_its_difference(projection):
 
 
 def test_the_moments_are_those_of_the_rows_on_all_species():
-    structures = labelled_by(orthonormal(2, N_SPECIES, 0), 6)
+    structures = labelled_by(with_total(2, N_SPECIES, 0), 6)
     moments = resolved_moments(structures, target_of, SPECIES, CUTOFF, lambda: None)
     size = moments.size
     descriptor = size.descriptor(SPECIES, CUTOFF)
@@ -147,7 +156,7 @@ def test_predictions_do_not_depend_on_the_basis_of_the_row_space(n_pseudo):
 
 
 def test_orders_take_the_first_rows_of_one_contraction():
-    structures = labelled_by(orthonormal(2, N_SPECIES, 0), 20)
+    structures = labelled_by(with_total(2, N_SPECIES, 0), 20)
     two = learn_contraction(structures, target_of, SPECIES, CUTOFF, [2, 2, 1, 0], no_stage)
     every = learn_contraction(structures, target_of, SPECIES, CUTOFF, [N_SPECIES, 2, 1, 0], no_stage)
     assert_array_equal(every[:2], two)
@@ -163,7 +172,7 @@ def test_orders_take_the_first_rows_of_one_contraction():
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alloys")
     frames = []
-    for structure in labelled_by(orthonormal(2, N_SPECIES, 3)):
+    for structure in labelled_by(with_total(2, N_SPECIES, 3)):
         atoms = structure.atoms
         atoms.calc = SinglePointCalculator(atoms, energy=structure.energy, forces=structure.forces)
         frames.append(atoms)
@@ -179,7 +188,7 @@ def fitted(folder, name, **basis):
 
 def test_a_fit_learns_them_and_its_file_keeps_them(folder):
     result = fitted(folder, "model.safetensors", pseudo_species=2)
-    assert largest_angle(orthonormal(2, N_SPECIES, 3), result.potential.descriptor.contraction) < RIDGE_ANGLE
+    assert largest_angle(with_total(2, N_SPECIES, 3), result.potential.descriptor.contraction) < RIDGE_ANGLE
     assert result.report["pseudo_species"]["Na"] == result.potential.descriptor.contraction[:, 1].tolist()
     loaded, atoms = comitia.load(folder / "model.safetensors"), models.crystal(SPECIES, rattle=0.2)
     assert_array_equal(loaded.compute(atoms).forces, result.potential.compute(atoms).forces)
@@ -223,3 +232,16 @@ def test_principal_coordinates_keep_distances():
     assert_allclose(between[0], between[1], atol=1e-12)
     assert_allclose(share.sum(), 1.0)
     assert np.all(np.diff(share) <= 0)
+
+
+def test_factors_that_tell_species_apart_have_smaller_weights_a_priori():
+    contraction = with_total(2, N_SPECIES, seed=4)
+    contracted, plain = (
+        Descriptor.build(SPECIES, CUTOFF, contraction=u, pseudo_species=k, **LATENT)
+        for u, k in ((contraction, 2), (None, None))
+    )
+    assert PriorShape.of(plain).log_difference is None
+    shape = PriorShape.of(contracted)
+    n_factors = (contracted.features[:, 1:9:2] >= contracted.n_radial).sum(axis=1)
+    assert set(n_factors) == {0, 1, 2}
+    assert_allclose(shape.log_difference, LOG_DIFFERENCE * np.tile(n_factors, N_SPECIES))

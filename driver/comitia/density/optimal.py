@@ -25,6 +25,7 @@ from comitia.density import radial
 
 N_PRIMITIVE = 24
 WAVES, ANGULAR_DECAY, STRETCH, FADING = 3.0, 0.15, 1.0, 2.0  # κ, τ, λ, γ; by grouped folds of several training sets
+DIFFERENCE = np.exp(-2.0)  # of the variance of channels that are differences of species, to that of the total density
 N_ATOMS = 4000  # environments that the covariance rests on, about
 
 
@@ -93,6 +94,8 @@ def optimise(covariance, cutoff, n_max, n_sharing=None):
     variance = np.sum(combination * (covariance @ combination), axis=-2)
     variance = np.maximum(variance, 1e-14 * max(variance.max(), 1e-300))
     variance *= np.exp(-ANGULAR_DECAY * degree * (degree + 1))[:, None]
+    if n_sharing is not None:
+        variance[1:] *= DIFFERENCE
     spline = np.einsum("ipq,slqn->ipsln", primitive_table(cutoff), combination)
     offset = n_max * np.arange(len(combination) * len(degree), dtype=np.int32).reshape(len(combination), -1)
     offset = np.repeat(offset, n_sharing or 1, axis=0)

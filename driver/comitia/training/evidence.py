@@ -6,9 +6,10 @@ X_k^T X_k + Λ, b = Σ_k ρ_k X_k^T y_k, w = A⁻¹ b and S = Σ_k ρ_k y_k^T y_
 .. math:: 2 \ln p(y) = -N \ln S + \sum_k N_k \ln \rho_k - \ln |A| + \sum_j \ln \lambda_j + \text{const}
 
 The prior has few parameters: ln λ_j = θ[ν_j] + a ln(roughness_j²) + c ln(mean square of column j), one strength θ per
-correlation order, and two exponents. ρ_virial is chosen too, so that virials of poor quality (too few plane waves, a
-kinetic part left in) lose their say. ρ_energy is not: what a linear model cannot describe is no independent noise, and
-many forces would outvote the few energies. Only training structures enter.
+correlation order, and two exponents; factors that tell species apart add a constant. ρ_virial is chosen too, so that
+virials of poor quality (too few plane waves, a kinetic part left in) lose their say. ρ_energy is not: what a linear
+model cannot describe is no independent noise, and many forces would outvote the few energies. Only training structures
+enter.
 
 MacKay, Neural Computation 4, 415 (1992), doi:10.1162/neco.1992.4.3.415.
 """
@@ -24,6 +25,7 @@ from comitia.training.normal_equations import KINDS, Factor, Moments
 WEAKEST_PRIOR, STRONGEST_PRIOR = 1e-13, 1e2  # relative to the diagonal of the normal equations
 FIRST_STRENGTHS = (1e-9, 1e-7, 1e-5, 1e-3)  # the search begins at the best of these
 FIRST_EXPONENTS = (1.5, 0.1)  # of roughness² and of the mean square of a column
+LOG_DIFFERENCE = 4.0  # ln λ of a factor that tells species apart; by leaving out systems of a training set
 CHOSEN_KINDS = ("virial",)  # kinds of which the relative weight is chosen here
 
 
@@ -35,18 +37,30 @@ class PriorShape:
     ----------
     order : (n,) int array, correlation order ν of each column; 0 for the constant feature, which is left free
     log_roughness : (n,) array, ln roughness², centred
+    log_difference : (n,) array or None, what is added to ln λ for factors that tell species apart, see `of`
     """
 
     order: np.ndarray
     log_roughness: np.ndarray
+    log_difference: np.ndarray | None = None
 
     @classmethod
     def of(cls, descriptor):
+        """From the features of a descriptor.
+
+        The channels of pseudo-species after the first are differences of species. Factors of these have smaller weights
+        a priori, so that surroundings of species that the data do not show together are first those of the average
+        species. The evidence of data that do not have such surroundings cannot tell.
+        """
         order = np.tile(np.asarray(descriptor.features)[:, 0], len(descriptor.species))
         roughness = np.maximum(np.tile(np.asarray(descriptor.smoothness, dtype=float), len(descriptor.species)), 1e-300)
         log_roughness = np.where(order > 0, 2 * np.log(roughness), 0.0)
         centre = log_roughness[order > 0].mean() if (order > 0).any() else 0.0
-        return cls(order, np.where(order > 0, log_roughness - centre, 0.0))
+        difference = None
+        if descriptor.pseudo_species is not None:
+            q = np.asarray(descriptor.features)[:, 1:9:2]
+            difference = np.tile(LOG_DIFFERENCE * (q >= descriptor.n_radial).sum(axis=1), len(descriptor.species))
+        return cls(order, np.where(order > 0, log_roughness - centre, 0.0), difference)
 
 
 @dataclasses.dataclass
@@ -104,7 +118,8 @@ class Evidence:
             [(shape.order == order).astype(float) for order in self.orders]
             + [shape.log_roughness, np.where(penalised, log_diagonal - self.diagonal_centre, 0.0)]
         )
-        self.constant = np.where(penalised, 0.0, np.log(1e-8 * self.diagonal))
+        difference = 0.0 if shape.log_difference is None else shape.log_difference
+        self.constant = np.where(penalised, difference, np.log(1e-8 * self.diagonal))
 
     def start(self, strength, exponents=FIRST_EXPONENTS):
         """Parameters (ln ρ of the free kinds, θ of each order, a, c) for one strength of the prior."""

@@ -6,14 +6,15 @@ With the weights eliminated, the misfit of a small model on K pseudo-species is 
           \quad \partial f/\partial (T w) = 2 X^T (X T w - y) = 2 (G T w - b)
 
 with the rows X on species, their moments G, b, and T(u) of first and second degree in u (order 1 and 2 of the density).
-It is minimised over subspaces by L-BFGS from several starts: the principal directions of the fit on species, the total
-density beside random directions, and random ones.
+The first row is the total density, all species alike. The others, differences of species, are minimised over subspaces
+by L-BFGS from several starts: the principal directions of the fit on species, and random ones.
 
 Willatt, Musil, Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018); Lopanitsyna et al., Phys. Rev. Mater. 7, 045802
 (2023); Golub, Pereyra, SIAM J. Numer. Anal. 10, 413 (1973).
 """
 
 import numpy as np
+import scipy.linalg
 import scipy.optimize
 
 from comitia.training.normal_equations import Factor
@@ -112,6 +113,12 @@ def _orthonormal(b):
     return factor @ b, factor
 
 
+def total_and(differences):
+    """u of the total density, all species alike, and of differences (n, n_species) orthogonal to it."""
+    n_species = differences.shape[1]
+    return np.vstack([np.full((1, n_species), 1 / np.sqrt(n_species)), differences])
+
+
 def _spread(projection, u):
     """(K, K) second moment, over centres and radial functions, of the weights of order 1 on the rows of u."""
     _, weights, _ = projection.solve(u)
@@ -119,72 +126,50 @@ def _spread(projection, u):
     return np.einsum("csn,ctn,n->st", one, one, projection.penalty1)
 
 
-def _starts(projection, n_pseudo, rng):
-    """Row spaces from which the search begins."""
-    n_species = projection.size.n_species
-    yield np.linalg.eigh(_spread(projection, np.eye(n_species)))[1][:, -n_pseudo:].T
-    for start in range(1, N_STARTS):
-        u = rng.normal(size=(n_pseudo, n_species))
-        if start % 2:
-            u[0] = 1.0
-        yield u
+def _by_spread(projection, differences):
+    """Rows that span the same differences, by how much the weights of order 1 on them weigh; largest entries > 0."""
+    spread = _spread(projection, total_and(differences))[1:, 1:]
+    rows = np.linalg.eigh(spread)[1][:, ::-1].T @ differences
+    return rows * np.sign(np.take_along_axis(rows, np.abs(rows).argmax(axis=1)[:, None], axis=1))
 
 
-def _minimise(projection, start):
-    """u at the local minimum of the misfit next to `start`, and the misfit.
+def _minimise(projection, start, basis):
+    """Orthonormal differences at the local minimum of the misfit next to `start`, and the misfit.
 
     The misfit counts in units of its value at the start of a round; where data are described almost exactly it falls by
     decades, and another round resolves what is left of it.
+
+    Parameters
+    ----------
+    projection : Projection
+    start : (n, n_species - 1) array, coordinates in `basis`
+    basis : (n_species - 1, n_species) array, all differences
     """
 
     def objective(b, unit):
-        u, factor = _orthonormal(b.reshape(start.shape))
-        value, gradient = projection(u)
-        along = factor @ (gradient - (gradient @ u.T) @ u)  # inside the row space nothing changes
+        v, factor = _orthonormal(b.reshape(start.shape))
+        value, gradient = projection(total_and(v @ basis))
+        gradient = gradient[1:] @ basis.T
+        along = factor @ (gradient - (gradient @ v.T) @ v)  # inside the row space nothing changes
         return value / unit, along.ravel() / unit
 
-    u, options = _orthonormal(start)[0], {"maxiter": N_ITERATIONS, "maxfun": N_ITERATIONS, "ftol": 1e-9}
-    value = projection.solve(u)[0]
+    v, options = _orthonormal(start)[0], {"maxiter": N_ITERATIONS, "maxfun": N_ITERATIONS, "ftol": 1e-9}
+    value = projection.solve(total_and(v @ basis))[0]
     for _ in range(MOST_ROUNDS):
         unit = max(value, 1e-300)
-        found = scipy.optimize.minimize(objective, u.ravel(), (unit,), "L-BFGS-B", jac=True, options=options)
-        u, value = _orthonormal(found.x.reshape(start.shape))[0], found.fun * unit
+        found = scipy.optimize.minimize(objective, v.ravel(), (unit,), "L-BFGS-B", jac=True, options=options)
+        v, value = _orthonormal(found.x.reshape(start.shape))[0], found.fun * unit
         if found.fun > SMALL_FALL:
             break
-    return u, value
-
-
-def _gauge(u, projection):
-    """The orthonormal basis of the row space of u that is reported, whatever the basis it came in.
-
-    The first row is the one nearest to the total density (all species alike); the others follow by how much the
-    weights on them weigh, each with its largest entry positive.
-    """
-    total = u @ np.ones(u.shape[1])
-    if np.linalg.norm(total) < 1e-6:
-        total = np.linalg.svd(u.T, full_matrices=False)[2][0]
-    rotation = np.vstack([total / np.linalg.norm(total), np.linalg.svd(total[None])[2][1:]])
-    u = rotation @ u
-    if len(u) > 2:
-        u[1:] = np.linalg.eigh(_spread(projection, u)[1:, 1:])[1][:, ::-1].T @ u[1:]
-    largest = np.take_along_axis(u, np.abs(u).argmax(axis=1)[:, None], axis=1)
-    return u * np.sign(largest)
-
-
-def _completed(u, n_channels, projection):
-    """u with more rows, orthonormal to the others, by how much the weights of order 1 on species weigh along them."""
-    if n_channels <= len(u):
-        return u
-    rest = np.linalg.svd(u)[2][len(u) :]
-    spread = rest @ _spread(projection, np.eye(u.shape[1])) @ rest.T
-    return np.vstack([u, (np.linalg.eigh(spread)[1][:, ::-1].T @ rest)[: n_channels - len(u)]])
+    return v @ basis, value
 
 
 def learn_contraction(structures, target_of, species, cutoff, channels, stage):
-    """Contraction of the species to the pseudo-species that cost a small model the least.
+    """Contraction of the species to the total density and the differences that a small model needs most.
 
     The subspace is searched for the number of pseudo-species of the orders 2 and higher; rows that only order 1 asks
-    for complete it.
+    for complete it. The total density is always there: in surroundings of species that no structure has shown together,
+    a neighbour of which nothing is known acts as the average one does.
 
     Parameters
     ----------
@@ -197,19 +182,28 @@ def learn_contraction(structures, target_of, species, cutoff, channels, stage):
 
     Returns
     -------
-    (max(channels), n_species) array with orthonormal rows, the first nearest to the total density; the identity where
-    no order asks for fewer channels than species
+    (max(channels), n_species) array with orthonormal rows, the first the total density; the identity where no order
+    asks for fewer channels than species
     """
-    fewer = [k for k in channels[1:] if 0 < k < len(species)] or [k for k in channels if 0 < k < len(species)]
+    n_species = len(species)
+    fewer = [k for k in channels[1:] if 0 < k < n_species] or [k for k in channels if 0 < k < n_species]
     if not fewer:
-        return np.eye(len(species))
+        return np.eye(n_species)
+    if max(channels) == 1:
+        return total_and(np.empty((0, n_species)))
     with stage("species", len(structures)) as step:
         projection = Projection(resolved_moments(structures, target_of, species, cutoff, step), STRENGTH)
+    basis, n_differences = scipy.linalg.helmert(n_species), max(fewer) - 1
+    starts = [_by_spread(projection, basis)[:n_differences] @ basis.T]
     rng = np.random.default_rng(0)
+    starts += [rng.normal(size=(n_differences, n_species - 1)) for _ in range(N_STARTS - 1)]
+    found = []
     with stage("contraction", N_STARTS) as step:
-        found = []
-        for start in _starts(projection, max(fewer), rng):
-            found.append(_minimise(projection, start))
+        for start in starts if n_differences else []:
+            found.append(_minimise(projection, start, basis))
             step()
-        u = _gauge(min(found, key=lambda pair: pair[1])[0], projection)
-        return _completed(u, max(channels), projection)
+    differences = min(found, key=lambda pair: pair[1])[0] if found else np.empty((0, n_species))
+    more = max(channels) - len(differences) - 1
+    rest = np.linalg.svd(total_and(differences))[2][len(differences) + 1 :]
+    parts = [_by_spread(projection, rows) if len(rows) else rows for rows in (differences, rest)]
+    return total_and(np.vstack([parts[0], parts[1][:more]]))
