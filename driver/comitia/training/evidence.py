@@ -25,7 +25,7 @@ from comitia.training.normal_equations import KINDS, Factor, Moments
 WEAKEST_PRIOR, STRONGEST_PRIOR = 1e-13, 1e2  # relative to the diagonal of the normal equations
 FIRST_STRENGTHS = (1e-9, 1e-7, 1e-5, 1e-3)  # the search begins at the best of these
 FIRST_EXPONENTS = (1.5, 0.1)  # of roughness² and of the mean square of a column
-LOG_DIFFERENCE = 4.0  # ln λ of a factor that tells species apart; by leaving out systems of a training set
+LOG_DIFFERENCE = 5.0  # ln λ of a factor that tells species apart; by leaving out systems of a training set
 CHOSEN_KINDS = ("virial",)  # kinds of which the relative weight is chosen here
 
 
