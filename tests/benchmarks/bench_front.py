@@ -16,11 +16,11 @@ from timing import ratio, time_codes
 
 KEYS = {"energy": "REF_energy", "forces": "REF_forces", "virial": "REF_virial"}
 MODELS = {  # settings of the fit
-    "order 2": {"basis": {"n_max": [12, 8, 0], "l_max": [0, 6, 0]}},
-    "150 features": {"basis": {"max_features": 150}},
-    "300 features": {"basis": {"max_features": 300}},
-    "700 features": {"basis": {"max_features": 700}},
-    "1400 features": {"basis": {"max_features": 1400}},
+    "order 2": {"basis": {"radial": "optimal", "n_max": [10, 8, 0], "l_max": [0, 7, 0], "max_features": 250}},
+    "fast": {"accuracy": "fast"},
+    "balanced": {"accuracy": "balanced"},
+    "accurate": {"accuracy": "accurate"},
+    "3600 features": {"accuracy": "accurate", "basis": {"max_features": 3600}},
 }
 # Measured on one core of a Zen 5, where `tersoff` takes 0.91 µs/atom: models as published by its authors
 # (SNAP, qSNAP, MTP, NNP) or fitted to the same training part (linear ACE by pyace, with its recursive evaluator; POD by

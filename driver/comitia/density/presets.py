@@ -8,7 +8,7 @@ PRESETS = {
     None: WITHOUT_DATA,
     "fast": Basis(radial="optimal", n_max=[8, 8, 4, 0], l_max=[0, 5, 3, 0], max_features=250),
     "balanced": Basis(radial="optimal", n_max=[10, 8, 8, 4], l_max=[0, 7, 6, 4], max_features=650),
-    "accurate": Basis(radial="optimal", n_max=[10, 8, 8, 4], l_max=[0, 7, 6, 4], max_features=1400),
+    "accurate": Basis(radial="optimal", n_max=[10, 8, 8, 4], l_max=[0, 7, 6, 4], max_features=2000),
 }
 WITHIN_A_COST = "accurate"  # whose basis is cut to a cost
 FEWEST, MOST_COLUMNS = 700, 4800  # features per species, if that many were asked for; columns of the design matrix
