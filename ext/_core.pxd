@@ -118,7 +118,7 @@ cdef extern from "evaluate.h" nogil:
     int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
                  const evaluation *what)
     int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
-                         const double *directions, double *sums)
+                         const double *directions, const double *strains, double *sums)
     int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial)
 
 

@@ -324,8 +324,14 @@ cdef class Kernel:
                                 (what.forces == NULL or linear_finite(3 * batch.n_atoms, what.forces)))
         return result
 
-    def tangent(self, Batch batch not None, const double[:, ::1] directions, int n_threads=1):
-        """Derivative of the summed features along displacements (n_atoms, 3) of the atoms.
+    def tangent(self, Batch batch not None, const double[:, ::1] directions, int n_threads=1,
+                const double[:, :, ::1] strains=None):
+        """Derivative of the summed features along displacements of the atoms, and along strains where they are given.
+
+        Parameters
+        ----------
+        directions : (n_atoms, 3) array
+        strains : (n_structures, 3, 3) array e: vectors r go to (1 + e) r
 
         Returns
         -------
@@ -335,12 +341,16 @@ cdef class Kernel:
         cdef double[:, :, ::1] sums = np.zeros((batch.n_structures + 1, self.n_species, self.n_features))
         if directions.shape[0] != batch.n_atoms or directions.shape[1] != 3:
             raise ValueError(f"directions must have shape ({batch.n_atoms}, 3)")
+        if strains is not None and (
+                strains.shape[0] != batch.n_structures or strains.shape[1] != 3 or strains.shape[2] != 3):
+            raise ValueError(f"strains must have shape ({batch.n_structures}, 3, 3)")
+        cdef const double *p_strains = &strains[0, 0, 0] if strains is not None and batch.n_structures else NULL
         self.check(batch, n_threads)
         if batch.n_atoms == 0:
             return np.asarray(sums)[: batch.n_structures]
         with nogil:
             status = evaluate_tangent(&self.d, batch.n_structures, batch.structures, n_threads, &directions[0, 0],
-                                      &sums[0, 0, 0])
+                                      p_strains, &sums[0, 0, 0])
         if status:
             raise MemoryError(f"no memory left to differentiate {batch.n_atoms} atoms; use smaller batches")
         return np.asarray(sums)[: batch.n_structures]

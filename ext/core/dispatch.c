@@ -72,9 +72,9 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
 }
 
 int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
-                     const double *directions, double *sums)
+                     const double *directions, const double *strains, double *sums)
 {
-    return kernels_in_use()->tangent(d, n_structures, structures, n_threads, directions, sums);
+    return kernels_in_use()->tangent(d, n_structures, structures, n_threads, directions, strains, sums);
 }
 
 int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial)

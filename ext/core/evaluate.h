@@ -43,9 +43,10 @@ void evaluator_free(evaluator *e);
 int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
              const evaluation *what);
 
-/* sums [n_structures][n_species][n_features]: derivative of the summed features along directions [n_atoms][3]. */
+/* sums [n_structures][n_species][n_features]: derivative of the summed features along directions [n_atoms][3]
+ * and, unless NULL, strains e [n_structures][3][3] that take r to (1 + e) r. */
 int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
-                     const double *directions, double *sums);
+                     const double *directions, const double *strains, double *sums);
 
 /* The rows of one structure for linear least squares: with weights w, energy = features w, forces = forces w and
  * virial (xx yy zz yz xz xy) = virial w.

@@ -57,7 +57,8 @@ static int centre_jacobian(const descriptor *d, const structure *s, size_t i, sc
     return 0;
 }
 
-static int structure_tangent(const descriptor *d, const structure *s, const double *direction, scratch *w, double *sums)
+static int structure_tangent(const descriptor *d, const structure *s, const double *direction, const double *strain,
+                             scratch *w, double *sums)
 {
     memset(sums, 0, (size_t)d->n_species * d->n_features * sizeof(double));
     for (size_t i = 0; i < s->n_atoms; i++) {
@@ -67,6 +68,10 @@ static int structure_tangent(const descriptor *d, const structure *s, const doub
             for (int a = 0; a < 3; a++)
                 for (int v = 0; v < LANES; v++)
                     w->slope[3 * b + a][v] = direction[3 * w->env.index[b * LANES + v] + a] - direction[3 * i + a];
+        for (int b = 0; strain && b < w->env.n_blocks; b++)
+            for (int a = 0; a < 3; a++)
+                for (int c = 0; c < 3; c++)
+                    w->slope[3 * b + a] += strain[3 * a + c] * w->env.unit[3 * b + c] * w->env.distance[b];
         density_tangent(d, &w->env, w->slope, w->tangent);
         double *row = sums + (size_t)s->species[i] * d->n_features;
         for (int f = 0; f < d->n_features; f++) {
@@ -79,7 +84,7 @@ static int structure_tangent(const descriptor *d, const structure *s, const doub
 }
 
 int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
-                     const double *directions, double *sums)
+                     const double *directions, const double *strains, double *sums)
 {
     int failed = 0;
     size_t first = 0;
@@ -97,7 +102,8 @@ int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *
 #pragma omp for schedule(dynamic)
         for (int64_t s = 0; s < (int64_t)n_structures; s++)
             if (!error)
-                error = structure_tangent(d, &structures[s], directions + 3 * first_atom[s], &w,
+                error = structure_tangent(d, &structures[s], directions + 3 * first_atom[s],
+                                          strains ? strains + 9 * s : NULL, &w,
                                           sums + (size_t)s * d->n_species * d->n_features);
         scratch_free(&w);
         if (error) {
@@ -130,26 +136,73 @@ static void component_slopes(const descriptor *d, const environment *env, int b,
     }
 }
 
-enum { TILE = 32 };
+enum { TILE = 32, CHUNKS = TILE / LANES };
 
-/* dB/dr of LANES neighbours for TILE features. */
-static void feature_slopes(const jacobian_row *jacobian, int n_features, const lanes *slope, lanes *out)
+/* dB/dr of LANES neighbours for n features, out[3][TILE]; 0 beyond. */
+static void feature_slopes(const jacobian_row *jacobian, int n, const lanes *slope, lanes *out)
 {
-    for (int f = 0; f < n_features; f++) {
-        lanes x = {0}, y = {0}, z = {0};
+    const lanes zero = {0};
+    for (int f = 0; f < n; f++) {
+        lanes x = zero, y = zero, z = zero;
         for (int k = 0; k < jacobian[f].count; k++) {
             const lanes *s = slope + 3 * jacobian[f].component[k];
             x += jacobian[f].value[k] * s[0];
             y += jacobian[f].value[k] * s[1];
             z += jacobian[f].value[k] * s[2];
         }
-        out[3 * f] = x;
-        out[3 * f + 1] = y;
-        out[3 * f + 2] = z;
+        out[f] = x;
+        out[TILE + f] = y;
+        out[2 * TILE + f] = z;
+    }
+    for (int f = n; f < TILE; f++)
+        out[f] = out[TILE + f] = out[2 * TILE + f] = zero;
+}
+
+/* Features side by side instead of neighbours: rows[3][LANES][TILE] from slopes[3][TILE] of LANES neighbours. */
+static void turn(const lanes *slopes, lanes *rows)
+{
+    for (int a = 0; a < 3; a++)
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            lanes x[LANES], y[LANES];
+            memcpy(x, slopes + a * TILE + chunk * LANES, sizeof x);
+            for (int stage = 1; stage < LANES; stage *= 2) {
+                for (int v = 0; v < LANES / 2; v++)
+                    interleave(x[v], x[v + LANES / 2], &y[2 * v], &y[2 * v + 1]);
+                memcpy(x, y, sizeof x);
+            }
+            for (int v = 0; v < LANES; v++)
+                rows[(a * LANES + v) * CHUNKS + chunk] = x[v];
+        }
+}
+
+static void add_to(double *restrict row, int n, double factor, const lanes *restrict tile)
+{
+    const double *value = (const double *)tile;
+    if (n == TILE) {
+        for (int f = 0; f < TILE; f++)
+            row[f] += factor * value[f];
+        return;
+    }
+    for (int f = 0; f < n; f++)
+        row[f] += factor * value[f];
+}
+
+/* Rows of the forces on centre i and on the neighbours of block b; `column` is the first of the tile. */
+static void add_forces(const environment *env, int b, size_t i, int n, const lanes *rows, size_t width, double *column)
+{
+    for (int a = 0; a < 3; a++) {
+        lanes own[CHUNKS] = {{0}};
+        for (int v = 0; v < real_neighbours(env, b); v++) {
+            const lanes *tile = rows + (a * LANES + v) * CHUNKS;
+            for (int chunk = 0; chunk < CHUNKS; chunk++)
+                own[chunk] += tile[chunk];
+            add_to(column + (3 * (size_t)env->index[b * LANES + v] + a) * width, n, -1.0, tile);
+        }
+        add_to(column + (3 * i + a) * width, n, 1.0, own);
     }
 }
 
-int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial)
+static void add_virial(const environment *env, int b, int n, const lanes *rows, size_t width, double *column)
 {
     static const int voigt[6][2] = {
         {0, 0},
@@ -159,6 +212,18 @@ int evaluate_design(const descriptor *d, const structure *s, double *features, d
         {0, 2},
         {0, 1}
     };
+    for (int p = 0; p < 6; p++) {
+        const lanes x = env->unit[3 * b + voigt[p][0]] * env->distance[b];
+        lanes sum[CHUNKS] = {{0}};
+        for (int v = 0; v < real_neighbours(env, b); v++)
+            for (int chunk = 0; chunk < CHUNKS; chunk++)
+                sum[chunk] += x[v] * rows[(voigt[p][1] * LANES + v) * CHUNKS + chunk];
+        add_to(column + p * width, n, -1.0, sum);
+    }
+}
+
+int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial)
+{
     const size_t width = (size_t)d->n_species * d->n_features;
     scratch w;
     memset(features, 0, width * sizeof(double));
@@ -178,25 +243,13 @@ int evaluate_design(const descriptor *d, const structure *s, double *features, d
             component_slopes(d, env, b, w.slope);
             for (int tile = 0; tile < d->n_features; tile += TILE) {
                 const int n = d->n_features - tile < TILE ? d->n_features - tile : TILE;
-                lanes out[TILE * 3];
-                feature_slopes(w.jacobian + tile, n, w.slope, out);
-                for (int v = 0; v < real_neighbours(env, b); v++) {
-                    const double r = env->distance[b][v];
-                    for (int a = 0; forces && a < 3; a++) {
-                        double *other = forces + (3 * (size_t)env->index[b * LANES + v] + a) * width + column + tile;
-                        double *own = forces + (3 * i + a) * width + column + tile;
-                        for (int f = 0; f < n; f++) {
-                            other[f] -= out[3 * f + a][v];
-                            own[f] += out[3 * f + a][v];
-                        }
-                    }
-                    for (int p = 0; virial && p < 6; p++) {
-                        const double x = env->unit[3 * b + voigt[p][0]][v] * r;
-                        double *row = virial + p * width + column + tile;
-                        for (int f = 0; f < n; f++)
-                            row[f] -= x * out[3 * f + voigt[p][1]][v];
-                    }
-                }
+                lanes slopes[3 * TILE], rows[3 * TILE];
+                feature_slopes(w.jacobian + tile, n, w.slope, slopes);
+                turn(slopes, rows);
+                if (forces)
+                    add_forces(env, b, i, n, rows, width, forces + column + tile);
+                if (virial)
+                    add_virial(env, b, n, rows, width, virial + column + tile);
             }
         }
     }

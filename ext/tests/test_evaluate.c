@@ -140,7 +140,7 @@ static void test_ways_agree(void)
         CHECK_CLOSE(summed, direct.energy, 1e-12 * scale);
 
         double *direction = random_numbers(&state, 3 * s.n_atoms), work = 0, along = 0;
-        CHECK(evaluate_tangent(&m->d, 1, &one, 1, direction, tangent) == 0, "tangent");
+        CHECK(evaluate_tangent(&m->d, 1, &one, 1, direction, NULL, tangent) == 0, "tangent");
         for (size_t f = 0; f < width; f++) {
             along += weights[f] * tangent[f];
         }
@@ -314,7 +314,7 @@ static void test_batches_and_threads(void)
     }
     double *directions = random_numbers(&state, 3 * n_atoms);
     for (int run = 0; run < 2; run++) {
-        CHECK(evaluate_tangent(&m->d, N_KINDS + 1, structures, run + 1, directions, sums[run]) == 0, "tangent");
+        CHECK(evaluate_tangent(&m->d, N_KINDS + 1, structures, run + 1, directions, NULL, sums[run]) == 0, "tangent");
     }
     CHECK(memcmp(sums[0], sums[1], (N_KINDS + 1) * MODEL_N_SPECIES * n_features * sizeof(double)) == 0,
           "tangents depend on the number of threads");

@@ -97,6 +97,21 @@ def test_jacobian_vector_product(case, name):
 
 
 @pytest.mark.parametrize("name", ["triclinic", "cell below the cutoff", "chain"])
+def test_tangent_along_strains(case, name):
+    """Minus the virial, for any weights; together with displacements the sum of both."""
+    descriptor, structures = case
+    atoms, rng, kernel = structures[name], np.random.default_rng(4), descriptor.kernel()
+    weights, strain = rng.normal(size=(descriptor.n_species, descriptor.n_features)), rng.normal(size=(1, 3, 3))
+    directions, batch = rng.normal(size=(len(atoms), 3)), descriptor.batch([atoms])
+    still = np.zeros_like(directions)
+    found = kernel.tangent(batch, still, strains=strain)
+    virial = kernel.evaluate(batch, weights)["virials"][0]
+    assert_allclose(np.vdot(found, weights), -np.vdot(strain, virial), rtol=1e-10, atol=1e-10 * np.abs(virial).max())
+    both = kernel.tangent(batch, directions, strains=strain)
+    close(both, found + kernel.tangent(batch, directions))
+
+
+@pytest.mark.parametrize("name", ["triclinic", "cell below the cutoff", "chain"])
 def test_design_matrix(case, name):
     descriptor, structures = case
     atoms = structures[name]

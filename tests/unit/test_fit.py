@@ -145,12 +145,6 @@ def test_forces_have_their_own_calibration(fitted):
         assert len(found["bins"]["rmse"]) == len(found["bins"]["expected_rmse"])
 
 
-def test_designs_that_are_not_kept_are_computed_again(fitted, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("comitia.training.design.DesignStream.__init__.__defaults__", (None, 0))
-    again = fit(settings(test={"file": "test.xyz"}), data, tmp_path / "m.safetensors", progress=False)
-    assert_allclose(again.potential.weights, fitted.potential.weights, rtol=1e-12)
-
-
 @pytest.mark.parametrize("members", [1, 2])
 def test_few_members(data, tmp_path, members):
     result = fit(settings(members=members), data, tmp_path / "m.safetensors", progress=False)

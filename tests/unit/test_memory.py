@@ -40,7 +40,7 @@ def test_sums_of_many_rows_stay_below_the_bound():
     tracemalloc.stop()
     assert kept < 2 * 8 * n_groups * n_columns**2
     # here all groups are filled at once, as by as many threads
-    assert peak < memory.fit_memory(n_columns, n_groups, n_groups, 100, 0) - memory.BASE
+    assert peak < memory.fit_memory(n_columns, n_groups, n_groups, 100) - memory.BASE
 
 
 def test_the_report_states_the_memory(folder, tmp_path):

@@ -44,7 +44,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(fitted, data, tmp_path, 
     again = fit(settings(threads=2), data, tmp_path / "m.safetensors", progress=False)
     assert_array_equal(again.potential.weights, fitted.potential.weights)
     assert again.report["calibration"] == fitted.report["calibration"]
-    assert len(counted) == 60  # each design once: those of complete groups in the second reading only
+    assert 60 - n_designs <= len(counted) <= 60 - kept  # rows of complete groups are never made again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.json", "m.safetensors"]
 
 

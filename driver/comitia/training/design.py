@@ -7,14 +7,41 @@ import numpy as np
 
 from comitia.threads import default_threads
 
-CACHE_BYTES = 1 << 30
+
+def over_groups(work, group, sizes, n_threads, groups=None):
+    """Run `work(group, indices)` for each of the groups, the largest first.
+
+    A group is the work of one thread, so that its sums have one order. `indices` yields the structures of the group, in
+    order. Yields (group, result) as the groups are done; a caller that goes away (a signal, an error) stops the others
+    after the structure at hand.
+
+    Parameters
+    ----------
+    group : (n_structures,) int array
+    sizes : (n_structures,) numbers of atoms
+    groups : which of them; all by default
+    """
+    size, stop = np.bincount(group, weights=sizes), threading.Event()
+    groups = [g for g in np.argsort(-size, kind="stable").tolist() if size[g] and (groups is None or g in groups)]
+
+    def indices(number):
+        for index in np.flatnonzero(group == number).tolist():
+            if stop.is_set():
+                return
+            yield index
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        tasks = {pool.submit(work, number, indices(number)): number for number in groups}
+        try:
+            for task in as_completed(tasks):
+                yield tasks[task], task.result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
 
 class DesignStream:
-    """Designs of structures, computed by threads; each thread takes a whole group, so that sums have one order.
-
-    Designs are kept for a second reading as long as they fit in `cache_bytes`; the rest are computed again, so that
-    memory does not grow with the number of structures.
+    """Designs of structures, computed by threads and never kept: memory does not grow with the number of structures.
 
     Parameters
     ----------
@@ -22,45 +49,21 @@ class DesignStream:
     structures : list of LabelledStructure
     group : (n_structures,) int array, the group of each structure
     n_threads : int
-    cache_bytes : int
     """
 
-    def __init__(self, descriptor, structures, group, n_threads=None, cache_bytes=CACHE_BYTES):
+    def __init__(self, descriptor, structures, group, n_threads=None):
         self.descriptor, self.structures, self.group = descriptor, structures, np.asarray(group)
         self.n_threads = n_threads or default_threads()
-        self.cache, self.room, self.lock = {}, cache_bytes, threading.Lock()
 
     def __call__(self, work, groups=None):
-        """Run `work(group, designs)` for each of the groups, the one with the most atoms first.
+        """Run `work(group, designs)` as `over_groups` does; `designs` yields (index, Design)."""
 
-        `designs` yields (index, Design) of the structures of the group, in order. Yields (group, result) as the groups
-        are done; a caller that goes away (a signal, an error) stops the others after the structure at hand.
-        """
-        size, stop = np.bincount(self.group, weights=[len(s.atoms) for s in self.structures]), threading.Event()
-        groups = [g for g in np.argsort(-size, kind="stable").tolist() if size[g] and (groups is None or g in groups)]
-        with ThreadPoolExecutor(self.n_threads) as pool:
-            tasks = {pool.submit(work, group, self._designs(group, stop)): group for group in groups}
-            try:
-                for task in as_completed(tasks):
-                    yield tasks[task], task.result()
-            finally:
-                stop.set()
-                pool.shutdown(cancel_futures=True)
+        def with_designs(number, indices):
+            return work(number, ((index, self._design(index)) for index in indices))
 
-    def _designs(self, group, stop):
-        for index in np.flatnonzero(self.group == group).tolist():
-            if stop.is_set():
-                return
-            yield index, self._design(index)
+        sizes = [len(s.atoms) for s in self.structures]
+        return over_groups(with_designs, self.group, sizes, self.n_threads, groups)
 
     def _design(self, index):
-        if index in self.cache:
-            return self.cache[index]
         s = self.structures[index]
-        design = self.descriptor.design(s.atoms, s.forces is not None, s.virial is not None)
-        size = sum(rows.nbytes for rows in design if rows is not None)
-        with self.lock:
-            if size <= self.room:
-                self.cache[index] = design
-                self.room -= size
-        return design
+        return self.descriptor.design(s.atoms, s.forces is not None, s.virial is not None)

@@ -18,13 +18,14 @@ from comitia.threads import default_threads
 from comitia.training import dataset
 from comitia.training.calibration import Calibration
 from comitia.training.committee import fit_committee, refine
-from comitia.training.design import CACHE_BYTES, DesignStream
+from comitia.training.design import DesignStream
 from comitia.training.evidence import Evidence, PriorShape
 from comitia.training.groups import MAX_GROUPS, deal_folds, make_groups
 from comitia.training.memory import check_memory, fit_memory
 from comitia.training.normal_equations import KINDS, NormalEquations, triangle_size
-from comitia.training.passes import accumulate, gradient_of, residuals
+from comitia.training.passes import accumulate
 from comitia.training.report import Calibrated, fit_report
+from comitia.training.residuals import Residuals
 from comitia.training.settings import check_settings
 from comitia.training.sums import PartialSums, sums_key
 from comitia.training.terms import Terms, choose_terms
@@ -120,10 +121,8 @@ class _Fit:
         key = earlier.index["key"] if earlier else ""
         key = sums_key(self.descriptor, split.training, self.targets, self.group, key)
         self.partial = PartialSums(output.with_suffix(".sums.partial"), key)
-        width, atoms = self.descriptor.width, [len(s.atoms) for s in split.training]
-        rows = sum(3 * n for n, s in zip(atoms, split.training, strict=True) if s.forces is not None)
-        cache = min(CACHE_BYTES, 8 * width * (rows + 7 * len(atoms)))
-        self.memory = fit_memory(width, len(self.stratum), self.n_threads, max(atoms), cache)
+        width, largest = self.descriptor.width, max(len(s.atoms) for s in split.training)
+        self.memory = fit_memory(width, len(self.stratum), self.n_threads, largest)
         check_memory(self.memory, width, len(self.stratum))
 
     def _deal(self):
@@ -181,25 +180,30 @@ class _Fit:
         with stages.stage("design", len(training)) as step:
             accumulate(stream, self.targets, equations, step, self.partial)
         committee, fold_committees = self.solve(equations)
+        errors = Residuals(training, self.group, [target.scale for target in self.targets], self.n_threads)
+        held = {fold: self.potential_of(found.members) for fold, found in fold_committees.items()}
         with stages.stage("residuals", len(training)) as step:
-            records, held_out, gradient = residuals(
-                stream, training, self.targets, self.folds, committee, fold_committees, step
+            weights = committee.kind_weights if self.earlier is None else None
+            records, held_out, gradient = errors(
+                self.potential_of(committee.full[None]), weights, step, held, self.folds
             )
         self.equations, self.committee, self.refinement = equations, committee, []
         if self.earlier is None:
-            self._refine(stream, gradient)
+            with stages.stage("refinement", MOST_REFINEMENTS) as step:
+                self._refine(errors, gradient, step)
         else:
             held_out = self.earlier.held_out + held_out
         n_members = self.settings.members
         self.training = Evaluation(records, n_members, True)
         self.held_out = Evaluation(held_out, n_members, True) if held_out else None
 
-    def _refine(self, stream, gradient):
-        """Iterative refinement by the residuals of the rows themselves."""
+    def _refine(self, errors, gradient, step):
+        """Iterative refinement by the errors on the structures themselves."""
         self.committee, change = refine(self.committee, gradient)
         self.refinement = [change]
         while len(self.refinement) < MOST_REFINEMENTS and change > SMALL_CHANGE:
-            gradient = gradient_of(stream, self.targets, self.committee)
+            step()
+            _, _, gradient = errors(self.potential_of(self.committee.full[None]), self.committee.kind_weights)
             refined, change = refine(self.committee, gradient)
             if change > 0.5 * self.refinement[-1]:  # rounding is all that is left
                 break
@@ -219,12 +223,13 @@ class _Fit:
                 fitted[name] = self.earlier.index[name] + fitted[name]
         keep(output, potential, self.partial, self.equations, fitted, held_out)
 
-    def potential(self, energy=UNCALIBRATED, forces=UNCALIBRATED, metadata=None):
+    def potential_of(self, members, energy=UNCALIBRATED, forces=UNCALIBRATED, metadata=None):
+        """`Potential` of some members (n_members, n_columns)."""
         from comitia.potential import Potential
 
         return Potential(
             descriptor=self.descriptor,
-            weights=self.committee.members,
+            weights=members,
             reference_energies=self.e0,
             core=self.core,
             alpha_energy=energy.alpha,
@@ -233,6 +238,10 @@ class _Fit:
             recentred=True,
             metadata=metadata or {},
         )
+
+    def potential(self, *calibrations, metadata=None):
+        """`Potential` of the committee."""
+        return self.potential_of(self.committee.members, *calibrations, metadata=metadata)
 
     def evaluate(self, name, structures):
         if not structures:

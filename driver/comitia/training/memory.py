@@ -5,29 +5,28 @@ import warnings
 from pathlib import Path
 
 from comitia.errors import SettingsError
-from comitia.training.normal_equations import CHUNK, triangle_size
+from comitia.training.normal_equations import CHUNK, PANEL, triangle_size
 
-MATRICES = 8  # square matrices that one solution has at a time: moments, their sum, factor, inverse
+MATRICES = 6  # square matrices that one solution has at a time: moments, their sum, its factor, the inverse of that
 BASE = 300 << 20  # the interpreter, libraries and small arrays
 CLEARLY = 1.5  # a fit is refused where it needs this many times what is free; below, it may go on, with a warning
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
 
-def fit_memory(n_columns, n_groups, n_threads, largest, cache):
-    """Largest memory of a fit, bytes; it does not depend on the number of structures but for what they hold.
+def fit_memory(n_columns, n_groups, n_threads, largest):
+    """Largest memory of a fit, bytes; it does not depend on the number of structures but for what their labels take.
 
     Parameters
     ----------
     n_columns, n_groups, n_threads : int
     largest : int, atoms of the largest structure
-    cache : int, bytes of designs that are kept
     """
     sums = 8 * n_groups * triangle_size(n_columns)
     rows = max(CHUNK, n_columns // 2) + 3 * largest
-    summing = n_threads * 8 * (2 * rows * n_columns + 3 * largest * n_columns + n_columns**2)
+    summing = n_threads * 8 * n_columns * (2 * rows + 3 * largest + min(PANEL, n_columns))
     solving = n_threads * 8 * MATRICES * n_columns**2
-    return BASE + sums + cache + max(summing, solving)
+    return BASE + sums + max(summing, solving)
 
 
 def _machine_memory():

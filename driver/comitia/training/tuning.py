@@ -248,7 +248,7 @@ def small_fit(settings, training, species, n_threads, check):
         dataset.make_target(s, species, terms.reference_energies, terms.core, settings.weights) for s in training
     ]
     equations, everything = NormalEquations(n_threads, descriptor.width), np.ones(n_threads, bool)
-    stream = DesignStream(descriptor, training, np.arange(len(training)) % n_threads, n_threads, 0)
+    stream = DesignStream(descriptor, training, np.arange(len(training)) % n_threads, n_threads)
     accumulate(stream, targets, equations, check)
     regularisation = regularise(equations, everything, PriorShape.of(descriptor), settings)
     found = fit_committee(equations, np.zeros(n_threads, int), everything, 1, regularisation, settings.weights, None)
