@@ -37,6 +37,7 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     l_max : largest angular momentum
     degree : bound on the sum of n + l over the factors of a feature; where null, what `max_features` leaves room for
     max_features : per centre species: the degree of orders 2 to 4 is lowered until they fit
+    shares : of `max_features` that orders 1 and 2, and orders 1 to 3, may take where there is a higher one
     pseudo_species : number of channels that the species are contracted to, for all orders or a list, one for each; each
         order takes the first so many rows of one contraction, learned from the training data; by default, and where it
         is not less than the number of species, every species is a channel
@@ -50,6 +51,7 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         default_factory=lambda: [None] * MAX_ORDER
     )
     max_features: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    shares: Annotated[list[Annotated[float, msgspec.Meta(gt=0, lt=1)]], msgspec.Meta(max_length=2)] | None = None
     pseudo_species: Channels | _one_for_each_order(Channels) | None = None
 
     def completed(self, preset):
@@ -86,17 +88,20 @@ class Design(NamedTuple):
     virial: np.ndarray | None  # (6, n_species * n_features), xx yy zz yz xz xy
 
 
-def truncated(n_channels, n_max, l_max, degree, max_features, constant, factor_degree=None):
+def truncated(n_channels, n_max, l_max, degree, max_features, constant, factor_degree=None, shares=None):
     """The feature list within the budget.
 
-    Order 1 is kept whole; orders 2 and 3 may fill the share of the budget that `SHARES` gives to all orders up to
-    them where there is a higher order, and the highest what is left: the bound on the total degree of each falls until
-    it fits. The degree of a factor is `factor_degree`, (n_channels, n_l, n_radial), by default n + l, and always so
-    where `degree` is given.
+    Order 1 is kept whole; orders 2 and 3 may fill the share of the budget that the list `shares`, by default `SHARES`,
+    gives to all orders up to them where there is a higher order, and the highest what is left: the bound on the total
+    degree of each falls until it fits. The degree of a factor is `factor_degree`, (n_channels, n_l, n_radial), by
+    default n + l, and always so where `degree` is given.
     """
     n_radial, orders = max(n_max), range(len(n_max))
     highest = max(order for order in orders if n_max[order] > 0)
-    shares = (SHARES if factor_degree is None else SHARES_OPTIMAL)[highest]
+    if shares is None:
+        shares = (SHARES if factor_degree is None else SHARES_OPTIMAL)[highest]
+    else:
+        shares = {order: share for order, share in enumerate(shares, 1) if order < highest}
     parts = [feature_list(n_channels, n_radial, [0] * len(n_max), l_max, degree, constant)]
     for order in orders:
         only = [n if o == order else 0 for o, n in enumerate(n_max)]
@@ -192,7 +197,9 @@ class Descriptor:
             raise SettingsError("basis: radial: optimal is learned from training structures; use it in `comitia fit`")
         variance = None if optimal is None else optimal.variance
         factor_degree = None if optimal is None else -0.5 * np.log(variance)
-        features = truncated(channels, n_max, l_max, basis.degree, basis.max_features, constant, factor_degree)
+        features = truncated(
+            channels, n_max, l_max, basis.degree, basis.max_features, constant, factor_degree, basis.shares
+        )
         used_l = int(max(features[:, [2, 4, 6, 8]].max(), 0))
         n_radial = max(n_max)
         offset = np.arange(used_l + 1, dtype=np.int32) * n_radial

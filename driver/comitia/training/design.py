@@ -49,11 +49,13 @@ class DesignStream:
     structures : list of LabelledStructure
     group : (n_structures,) int array, the group of each structure
     n_threads : int
+    columns : int array, of the design matrix that are kept; by default all
     """
 
-    def __init__(self, descriptor, structures, group, n_threads=None):
+    def __init__(self, descriptor, structures, group, n_threads=None, columns=None):
         self.descriptor, self.structures, self.group = descriptor, structures, np.asarray(group)
         self.n_threads = n_threads or default_threads()
+        self.columns = None if columns is None or len(columns) == descriptor.width else columns
 
     def __call__(self, work, groups=None):
         """Run `work(group, designs)` as `over_groups` does; `designs` yields (index, Design)."""
@@ -66,4 +68,7 @@ class DesignStream:
 
     def _design(self, index):
         s = self.structures[index]
-        return self.descriptor.design(s.atoms, s.forces is not None, s.virial is not None)
+        design = self.descriptor.design(s.atoms, s.forces is not None, s.virial is not None)
+        if self.columns is None:
+            return design
+        return type(design)(*(None if rows is None else rows[..., self.columns] for rows in design))

@@ -21,6 +21,7 @@ import scipy.optimize
 
 from comitia.errors import StructureError
 from comitia.training.normal_equations import KINDS, Factor, Moments
+from comitia.training.settings import Prior
 
 WEAKEST_PRIOR, STRONGEST_PRIOR = 1e-13, 1e2  # relative to the diagonal of the normal equations
 FIRST_STRENGTHS = (1e-9, 1e-7, 1e-5, 1e-3)  # the search begins at the best of these
@@ -45,21 +46,23 @@ class PriorShape:
     log_difference: np.ndarray | None = None
 
     @classmethod
-    def of(cls, descriptor):
-        """From the features of a descriptor.
+    def of(cls, descriptor, columns=slice(None)):
+        """From the features of a descriptor, for some columns of the design matrix.
 
         The channels of pseudo-species after the first are differences of species. Factors of these have smaller weights
         a priori, so that surroundings of species that the data do not show together are first those of the average
         species. The evidence of data that do not have such surroundings cannot tell.
         """
-        order = np.tile(np.asarray(descriptor.features)[:, 0], len(descriptor.species))
-        roughness = np.maximum(np.tile(np.asarray(descriptor.smoothness, dtype=float), len(descriptor.species)), 1e-300)
+        order = np.tile(np.asarray(descriptor.features)[:, 0], len(descriptor.species))[columns]
+        roughness = np.tile(np.asarray(descriptor.smoothness, dtype=float), len(descriptor.species))[columns]
+        roughness = np.maximum(roughness, 1e-300)
         log_roughness = np.where(order > 0, 2 * np.log(roughness), 0.0)
         centre = log_roughness[order > 0].mean() if (order > 0).any() else 0.0
         difference = None
         if descriptor.pseudo_species is not None:
             q = np.asarray(descriptor.features)[:, 1:9:2]
-            difference = np.tile(LOG_DIFFERENCE * (q >= descriptor.n_radial).sum(axis=1), len(descriptor.species))
+            factors = (q >= descriptor.n_radial).sum(axis=1)
+            difference = LOG_DIFFERENCE * np.tile(factors, len(descriptor.species))[columns]
         return cls(order, np.where(order > 0, log_roughness - centre, 0.0), difference)
 
 
@@ -74,7 +77,7 @@ class Regularisation:
     strength : float, geometric mean of λ_j over the diagonal of the normal equations
     log_evidence : float or None when the strength was given
     noise : float, σ; residual of a row of forces in units of its scale
-    parameters : dict, the exponents and strengths, for the report
+    parameters : dict, the fields of `Prior`, for the report
     found : (n_parameters,) array, all parameters in the order of `Evidence`
     """
 
@@ -122,9 +125,10 @@ class Evidence:
         self.constant = np.where(penalised, difference, np.log(1e-8 * self.diagonal))
 
     def start(self, strength, exponents=FIRST_EXPONENTS):
-        """Parameters (ln ρ of the free kinds, θ of each order, a, c) for one strength of the prior."""
-        theta = np.log(strength) + self.diagonal_centre
-        return np.array([0.0] * len(self.free_kinds) + [theta] * len(self.orders) + list(exponents))
+        """Parameters (ln ρ of the free kinds, θ of each order, a, c) for one strength, or one of each order."""
+        given = np.atleast_1d(strength)
+        theta = np.log([given[min(order, len(given)) - 1] for order in self.orders]) + self.diagonal_centre
+        return np.array([0.0] * len(self.free_kinds) + list(theta) + list(exponents))
 
     def bounds(self):
         low, high = (np.log(x) + self.diagonal_centre for x in (WEAKEST_PRIOR, STRONGEST_PRIOR))
@@ -210,8 +214,6 @@ class Evidence:
         _, _, square = self._solve(kind_weights, penalty)
         count = sum(self.counts.values())
         penalised = self.shape.order > 0
-        n_free = len(self.free_kinds)
-        names = [f"log_strength_nu{order}" for order in self.orders] + ["roughness_exponent", "column_exponent"]
         return Regularisation(
             penalty=penalty,
             kind_weights={kind: kind_weights.get(kind, 1.0) for kind in KINDS},
@@ -220,13 +222,28 @@ class Evidence:
             else 0.0,
             log_evidence=self(parameters, gradient=False)[0] if log_evidence else None,
             noise=float(np.sqrt(max(square, 0.0) / max(count, 1))),
-            parameters=dict(zip(names, parameters[n_free:].tolist(), strict=True)),
+            parameters=self._prior(parameters),
             found=parameters,
         )
 
+    def _prior(self, parameters):
+        """What `regularisation` of FIT.yaml may say for these parameters: the fields of `Prior`."""
+        orders = range(1, max(self.orders, default=0) + 1)
+        nearest = [int(np.argmin(np.abs(np.array(self.orders) - order))) for order in orders]
+        theta = np.asarray(parameters)[len(self.free_kinds) + np.array(nearest, int)]
+        strength = np.exp(theta - self.diagonal_centre).tolist()
+        return {
+            "strength": strength,
+            "roughness_exponent": float(parameters[-2]),
+            "column_exponent": float(parameters[-1]),
+        }
+
     def given(self, strength):
-        """`Regularisation` of a strength that the user chose: λ_j = strength × roughness² × diagonal_j."""
-        return self.regularisation(self.start(strength, (1.0, 1.0)), log_evidence=False)
+        """`Regularisation` of a `Prior`, or of a strength: λ_j = strength × roughness² × diagonal_j."""
+        exponents = 1.0, 1.0
+        if isinstance(strength, Prior):
+            exponents, strength = (strength.roughness_exponent, strength.column_exponent), strength.strength
+        return self.regularisation(self.start(strength, exponents), log_evidence=False)
 
 
 def _added(parts):

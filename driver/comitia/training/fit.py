@@ -17,6 +17,7 @@ from comitia.structures import check_species, read_structures, stem
 from comitia.threads import default_threads
 from comitia.training import dataset
 from comitia.training.calibration import Calibration
+from comitia.training.columns import choose_columns, used_columns
 from comitia.training.committee import fit_committee, refine
 from comitia.training.design import DesignStream
 from comitia.training.evidence import Evidence, PriorShape
@@ -106,22 +107,26 @@ class _Fit:
         self.n_threads = settings.threads or default_threads()
         if earlier is None:
             terms = choose_terms(settings, split.training, species_of(split), stages.stage, self.n_threads)
+            columns = np.arange(terms.descriptor.width)
+            if settings.columns is not None:
+                terms.descriptor, columns = choose_columns(terms.descriptor, split.training, settings.columns)
         else:
             found = earlier.potential
             terms = Terms(found.descriptor, found.reference_energies, found.core, None)
+            columns = used_columns(found.weights, found.descriptor)
             for s in (*split.training, *split.validation, *split.test):
                 check_species(s.atoms, found.species, s.origin)
         self.descriptor, self.e0, self.core = terms.descriptor, terms.reference_energies, terms.core
-        self.cost = terms.cost
+        self.cost, self.columns = terms.cost, columns
         self.targets = [
             dataset.make_target(s, self.descriptor.species, self.e0, self.core, settings.weights)
             for s in split.training
         ]
         self._deal()
         key = earlier.index["key"] if earlier else ""
-        key = sums_key(self.descriptor, split.training, self.targets, self.group, key)
+        key = sums_key(self.descriptor, split.training, self.targets, self.group, columns, key)
         self.partial = PartialSums(output.with_suffix(".sums.partial"), key)
-        width, largest = self.descriptor.width, max(len(s.atoms) for s in split.training)
+        width, largest = len(columns), max(len(s.atoms) for s in split.training)
         self.memory = fit_memory(width, len(self.stratum), self.n_threads, largest)
         check_memory(self.memory, width, len(self.stratum))
 
@@ -135,7 +140,7 @@ class _Fit:
             return
         calibrating = [s for s in split.validation if s.energy is not None or s.forces is not None]
         leave_out = settings.validation is None or len(calibrating) < FEWEST_TO_CALIBRATE
-        fitting = GRAM_BYTES // (8 * triangle_size(self.descriptor.width))
+        fitting = GRAM_BYTES // (8 * triangle_size(len(self.columns)))
         if leave_out or settings.members > 1 or settings.keep_sums:
             self.group, self.stratum = make_groups(strata, split.blocks, rng, max(12, min(MAX_GROUPS, fitting)))
         else:  # nobody asks for part of the sums: as few groups as memory wants
@@ -149,7 +154,7 @@ class _Fit:
     def solve(self, equations):
         """Committee on all of the training set, and on what is left of it in each fold."""
         settings, everything = self.settings, np.ones(len(self.stratum), dtype=bool)
-        shape, seed = PriorShape.of(self.descriptor), [settings.seed, 2]
+        shape, seed = PriorShape.of(self.descriptor, self.columns), [settings.seed, 2]
         names = sorted(set(self.folds[self.folds >= 0].tolist()))
         with self.stages.stage("committee", (1 + len(names)) * (2 + settings.members)) as step:
 
@@ -173,8 +178,8 @@ class _Fit:
     def run(self):
         """Both readings of the design matrix and the solutions between them."""
         stages, training = self.stages, self.split.training
-        stream = DesignStream(self.descriptor, training, self.group, self.n_threads)
-        equations = NormalEquations(len(self.stratum), self.descriptor.width)
+        stream = DesignStream(self.descriptor, training, self.group, self.n_threads, columns=self.columns)
+        equations = NormalEquations(len(self.stratum), len(self.columns))
         if self.earlier is not None:
             self.earlier.restore(equations)
         with stages.stage("design", len(training)) as step:
@@ -190,7 +195,7 @@ class _Fit:
         self.equations, self.committee, self.refinement = equations, committee, []
         if self.earlier is None:
             with stages.stage("refinement", MOST_REFINEMENTS) as step:
-                self._refine(errors, gradient, step)
+                self._refine(errors, gradient[self.columns], step)
         else:
             held_out = self.earlier.held_out + held_out
         n_members = self.settings.members
@@ -204,7 +209,7 @@ class _Fit:
         while len(self.refinement) < MOST_REFINEMENTS and change > SMALL_CHANGE:
             step()
             _, _, gradient = errors(self.potential_of(self.committee.full[None]), self.committee.kind_weights)
-            refined, change = refine(self.committee, gradient)
+            refined, change = refine(self.committee, gradient[self.columns])
             if change > 0.5 * self.refinement[-1]:  # rounding is all that is left
                 break
             self.committee = refined
@@ -227,9 +232,11 @@ class _Fit:
         """`Potential` of some members (n_members, n_columns)."""
         from comitia.potential import Potential
 
+        weights = np.zeros((len(members), self.descriptor.width))
+        weights[:, self.columns] = members
         return Potential(
             descriptor=self.descriptor,
-            weights=members,
+            weights=weights,
             reference_energies=self.e0,
             core=self.core,
             alpha_energy=energy.alpha,

@@ -37,7 +37,7 @@ def fit_report(work, validation, test, calibrated):
         "data": _data_report(work.settings, work.split, work.earlier),
         "units": UNITS,
         "settings": msgspec.to_builtins(work.settings),
-        "features": {"per_species": work.descriptor.n_features, "columns": work.descriptor.width},
+        "features": {"per_species": work.descriptor.n_features, "columns": len(work.columns)},
         "cost": None if work.cost is None else {"value": work.cost, "unit": "µs/atom"},
         "pseudo_species": work.descriptor.pseudo_species,
         "regularisation": _regularisation_report(work),
@@ -77,7 +77,7 @@ def _regularisation_report(work):
         "log_evidence": chosen.log_evidence,
         "noise": chosen.noise,
         "kind_weights": chosen.kind_weights,
-        **chosen.parameters,
+        "prior": chosen.parameters,
         "refinement_steps": work.refinement,
         "groups": len(work.stratum),
     }

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from comitia.density import Basis
+from comitia.density.features import MAX_ORDER
 from comitia.errors import SettingsError
 from comitia.structures import Keys
 
@@ -46,6 +47,24 @@ class Committee(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["subsampling", "llpr"] = "subsampling"
 
 
+class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The prior of the weights: the penalty λ of a column is s (r / r₀)^(2a) (d / d₀)^c d₀.
+
+    r is its roughness and d its sum of squares over the rows, r₀ and d₀ are geometric means over the columns. The
+    report of a fit has what the evidence chose; a larger fit to similar structures may be given it.
+
+    Attributes
+    ----------
+    strength : s of each correlation order from 1 on; the last counts for the rest
+    roughness_exponent : a
+    column_exponent : c
+    """
+
+    strength: Annotated[list[Positive], msgspec.Meta(min_length=1, max_length=MAX_ORDER)]
+    roughness_exponent: NotNegative = 1.0
+    column_exponent: NotNegative = 1.0
+
+
 class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of a fit; energies in eV, lengths in Å.
 
@@ -62,7 +81,9 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights : factors on the weights of the squared errors
     reference_energies : energies of the isolated atoms by element, eV; fitted when absent
     seed : of every random draw
-    regularisation : strength of the prior; chosen by the evidence when absent
+    regularisation : strength of the prior, or all of its parameters; chosen by the evidence when absent
+    columns : the fit keeps at most so many columns of the design matrix, those that depend least on one another over
+        the training structures, and drops features that are then idle; by default all
     accuracy : fast, balanced or accurate: how large a basis of radial functions learned from the data is, and so what
         an evaluation costs; by default a basis that does not depend on the data
     target_cost : µs/atom of an evaluation (energy, forces and virial, one thread of this machine): the largest basis of
@@ -86,7 +107,8 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: Weights = Weights()
     reference_energies: dict[str, float] | None = None
     seed: Seed = 0
-    regularisation: Positive | None = None
+    regularisation: Positive | Prior | None = None
+    columns: Count | None = None
     accuracy: Literal["fast", "balanced", "accurate"] | None = None
     target_cost: Positive | None = None
     basis: Basis = msgspec.field(default_factory=Basis)

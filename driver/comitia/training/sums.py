@@ -30,13 +30,14 @@ def digest(*parts):
     return found.hexdigest()
 
 
-def sums_key(descriptor, structures, targets, group, earlier=""):
-    """What the sums of a fit depend on, as one hash: the descriptor, the structures, their targets and their groups.
+def sums_key(descriptor, structures, targets, group, columns, earlier=""):
+    """What the sums of a fit depend on, as one hash: the descriptor, the columns that are kept, the structures,
+    their targets and their groups.
 
     `earlier` is the key of the sums that these are added to.
     """
     parts = [earlier, descriptor.spline, descriptor.contraction, descriptor.radial_offset, descriptor.features, group]
-    parts += [descriptor.species, descriptor.cutoff, FORMAT_VERSION]
+    parts += [columns, descriptor.species, descriptor.cutoff, FORMAT_VERSION]
     for structure, target in zip(structures, targets, strict=True):
         atoms = structure.atoms
         parts += [atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc]
