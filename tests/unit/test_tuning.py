@@ -58,6 +58,13 @@ def test_the_front_is_what_nobody_beats():
         assert beaten == (trial not in found)
 
 
+def test_many_species_leave_room_for_few_features_each():
+    assert len(tuning.candidates(settings(), 1)) == 45
+    assert {one.max_features for one in tuning.candidates(settings(), 25)} == {120}
+    assert max(one.max_features for one in tuning.candidates(settings(), 4)) == 1200
+    assert [one.cutoff for one in tuning.candidates(settings(), 1)[:9]] == [CUTOFF] * 9
+
+
 def test_a_third_is_promoted_front_after_front():
     trials = made_up(*((cost, 20 - cost) for cost in range(4)), *((cost, 30) for cost in range(4, 20)))
     assert tuning.promoted(trials) == [0, 1, 2, 3, 4, 5, 6]

@@ -175,10 +175,11 @@ class Evidence:
         square = sum(rho * self.squares[kind] for kind, rho in kind_weights.items())
         return factor, weights, square - float(rhs @ weights)
 
-    def maximise(self, tolerance=2.0, n_iterations=40, first=None):
+    def maximise(self, tolerance=2.0, n_iterations=40, first=None, step=lambda: None):
         """`Regularisation` at the maximum, found by L-BFGS to about `tolerance` in the log evidence.
 
-        The search begins at the parameters `first`, those of nearly the same data, or at the best of a few strengths.
+        The search begins at the parameters `first`, those of nearly the same data, or at the best of a few strengths;
+        `step` is called before every evaluation, and may end it by raising.
         """
         starts = [self.start(strength) for strength in FIRST_STRENGTHS]
         if first is not None and len(first) == len(starts[0]):
@@ -189,6 +190,7 @@ class Evidence:
         scale = max(float(np.linalg.norm(self(start)[1])), 1.0)
 
         def negative(parameters):
+            step()
             value, gradient = self(parameters)
             return -value / scale, -gradient / scale
 

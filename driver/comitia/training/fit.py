@@ -90,13 +90,13 @@ def check_weights(settings, structures):
             raise SettingsError(f"weights: no structure has the config_type {name!r}; {hint}")
 
 
-def regularise(equations, allowed, shape, settings, like=None):
+def regularise(equations, allowed, shape, settings, like=None, step=lambda: None):
     """`Regularisation` for some groups; `like` is that of nearly the same groups, where the search begins."""
     kinds = [kind for kind in KINDS if getattr(settings.weights, kind) > 0]
     evidence = Evidence(equations.moments(allowed), shape, kinds)
     if settings.regularisation is not None:
         return evidence.given(settings.regularisation)
-    return evidence.maximise(first=None if like is None else like.found)
+    return evidence.maximise(first=None if like is None else like.found, step=step)
 
 
 class _Fit:

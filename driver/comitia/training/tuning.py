@@ -24,6 +24,7 @@ from comitia.training.design import DesignStream
 from comitia.training.evidence import PriorShape
 from comitia.training.fit import regularise, species_of
 from comitia.training.groups import draw_blocks
+from comitia.training.memory import check_memory, fit_memory
 from comitia.training.normal_equations import NormalEquations
 from comitia.training.passes import accumulate
 from comitia.training.sums import digest
@@ -36,6 +37,7 @@ SIZES = {  # n_max, l_max -> numbers of features
     ((10, 8, 8, 0), (0, 7, 6, 0)): (250, 500, 1000),
     ((10, 8, 8, 4), (0, 7, 6, 4)): (400, 700, 1200, 2000),
 }
+MOST_COLUMNS = 6000  # of the design matrix
 PARTS = (1 / 9, 1 / 3, 1.0)  # of the training structures, rung by rung
 FEWEST_STRUCTURES, FEWEST_PROMOTED = 20, 4
 SCALES = (("energy", 1e3), ("forces", 1.0))  # kinds that judge, units of the error table in those of TYPICAL_ERROR
@@ -59,7 +61,7 @@ class Candidate:
             l_max=list(self.l_max),
             max_features=self.max_features,
         )
-        return msgspec.structs.replace(settings, cutoff=self.cutoff, basis=basis, accuracy=None, target_cost=None)
+        return msgspec.structs.replace(settings, cutoff=self.cutoff, basis=basis, accuracy=None, columns=None)
 
 
 class Trial(msgspec.Struct):
@@ -81,9 +83,10 @@ class _TimeIsUp(Exception):
     pass
 
 
-def candidates(settings):
-    """All that may be tried, the given cutoff and small bases first."""
-    sizes = [(*shape, size) for shape, sizes in SIZES.items() for size in sizes]
+def candidates(settings, n_species):
+    """All that may be tried, the given cutoff and small bases first; few features where there are many species."""
+    most = max(MOST_COLUMNS // n_species, min(min(sizes) for sizes in SIZES.values()))
+    sizes = [(*shape, size) for shape, sizes in SIZES.items() for size in sizes if size <= most]
     sizes.sort(key=lambda one: one[2])
     return [Candidate(round(scale * settings.cutoff, 2), *size) for scale in CUTOFFS for size in sizes]
 
@@ -129,8 +132,8 @@ class Search:
 
     def __init__(self, settings, split, seconds, folder, stages):
         self.settings, self.split, self.limit, self.stages = settings, split, seconds, stages
-        self.candidates, self.n_threads = candidates(settings), settings.threads or default_threads()
-        self.species = species_of(split)
+        self.species, self.n_threads = species_of(split), settings.threads or default_threads()
+        self.candidates = candidates(settings, len(self.species))
         self.parts = [part for part in map(self._part, PARTS) if part is not None]
         content = msgspec.json.encode([msgspec.to_builtins(settings), [len(part) for part in self.parts]])
         held = dataset.fingerprint(split.training) + dataset.fingerprint(split.validation)
@@ -244,13 +247,15 @@ def small_fit(settings, training, species, n_threads, check):
 
     terms = choose_terms(settings, training, species, Stages(False).stage, n_threads)
     descriptor = terms.descriptor
+    largest = max(len(s.atoms) for s in training)
+    check_memory(fit_memory(descriptor.width, n_threads, n_threads, largest), descriptor.width, n_threads)
     targets = [
         dataset.make_target(s, species, terms.reference_energies, terms.core, settings.weights) for s in training
     ]
     equations, everything = NormalEquations(n_threads, descriptor.width), np.ones(n_threads, bool)
     stream = DesignStream(descriptor, training, np.arange(len(training)) % n_threads, n_threads)
     accumulate(stream, targets, equations, check)
-    regularisation = regularise(equations, everything, PriorShape.of(descriptor), settings)
+    regularisation = regularise(equations, everything, PriorShape.of(descriptor), settings, step=check)
     found = fit_committee(equations, np.zeros(n_threads, int), everything, 1, regularisation, settings.weights, None)
     return Potential(
         descriptor=descriptor,
