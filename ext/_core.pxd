@@ -114,9 +114,19 @@ cdef extern from "evaluate.h" nogil:
         double *virials
         double *sums
         double *features
+        size_t keep
+    ctypedef struct combination:
+        size_t n_sets
+        const double *weights
+        const double *core
+        double *atomic_energies
+        double *forces
+        double *virials
     void evaluator_free(evaluator *e)
     int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
                  const evaluation *what)
+    int evaluate_combinations(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures,
+                              int n_threads, const combination *what)
     int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
                          const double *directions, const double *strains, double *sums)
     int evaluate_design(const descriptor *d, const structure *s, double *features, double *forces, double *virial)

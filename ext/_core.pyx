@@ -74,6 +74,7 @@ cdef class Batch:
     cdef evaluator state
     cdef member_evaluator members
     cdef int busy
+    cdef int kept_by  # number of threads that kept densities of these positions, 0 if none did
     cdef object evaluated_by  # sizes of the kernel that the scratch memory is made for
     cdef const int64_t[::1] sizes
     cdef const int32_t[::1] species
@@ -126,6 +127,7 @@ cdef class Batch:
         if self.busy:
             raise RuntimeError("this batch is being evaluated in another thread; use one batch per thread")
         self.positions = None  # until every list holds
+        self.kept_by = 0
         for s in range(self.n_structures):
             for a in range(3):
                 for b in range(3):
@@ -145,6 +147,16 @@ cdef class Batch:
             rebuilt += status
         self.positions = positions
         return rebuilt
+
+    def summed(self, const double[::1] of_atoms):
+        """(n_structures,) sums over the atoms of each structure."""
+        cdef Py_ssize_t s, i, first = 0
+        cdef double[::1] sums = np.zeros(self.n_structures)
+        for s in range(self.n_structures):
+            for i in range(first, first + self.sizes[s]):
+                sums[s] += of_atoms[i]
+            first += self.sizes[s]
+        return np.asarray(sums)
 
     @property
     def n_allocations(self):
@@ -272,9 +284,7 @@ cdef class Kernel:
         """
         cdef evaluation what
         cdef int status
-        cdef Py_ssize_t s, i, first = 0
         cdef double[::1] v_energies = np.empty(batch.n_atoms + 1)
-        cdef double[::1] v_structures = np.empty(batch.n_structures + 1)
         cdef double[:, ::1] v_forces
         cdef double[:, ::1] v_features
         cdef double[:, :, ::1] v_virials
@@ -291,6 +301,7 @@ cdef class Kernel:
         what.adjoint = &adjoint[0, 0] if adjoint is not None and batch.n_atoms else NULL
         what.atomic_energies = &v_energies[0]
         what.forces = what.virials = what.sums = what.features = NULL
+        what.keep = 0
         result["atomic_energies"] = np.asarray(v_energies)[: batch.n_atoms]
         if forces or virials:
             v_forces = np.empty((batch.n_atoms + 1, 3))
@@ -314,12 +325,7 @@ cdef class Kernel:
         batch.busy = 0
         if status:
             raise MemoryError(f"no memory left to evaluate {batch.n_atoms} atoms; use smaller batches")
-        for s in range(batch.n_structures):
-            v_structures[s] = 0
-            for i in range(batch.sizes[s]):
-                v_structures[s] += v_energies[first + i]
-            first += batch.sizes[s]
-        result["energies"] = np.asarray(v_structures)[: batch.n_structures]
+        result["energies"] = batch.summed(v_energies)
         result["finite"] = bool(linear_finite(batch.n_atoms, &v_energies[0]) and
                                 (what.forces == NULL or linear_finite(3 * batch.n_atoms, what.forces)))
         return result
@@ -406,6 +412,7 @@ cdef class Kernel:
 
 
 include "members.pxi"
+include "combinations.pxi"
 
 
 def members_of(const double[:, ::1] sums, const double[:, ::1] deviations, const double[::1] mean):

@@ -5,14 +5,7 @@
 #define TEXT(name) TEXT_OF(name)
 
 const kernels COPY(kernels) = {
-    TEXT(COMITIA_INSTRUCTIONS),
-    LANES,
-    evaluator_free,
-    evaluate,
-    evaluate_tangent,
-    evaluate_design,
-    linear_members,
-    linear_finite,
-    member_evaluator_free,
+    TEXT(COMITIA_INSTRUCTIONS), LANES,           evaluator_free, evaluate,      evaluate_combinations,
+    evaluate_tangent,           evaluate_design, linear_members, linear_finite, member_evaluator_free,
     evaluate_members,
 };

@@ -82,53 +82,63 @@ void density_expand(const descriptor *d, environment *env, real *A)
     }
 }
 
-/* Adjoint of `tile` harmonics from lm on, and its part of dE/dr. */
-INLINE lanes reverse_tile(const descriptor *d, const lanes *radial, const lanes *slope, const lanes *harmonics,
-                          const real *adjoint, int n_end, const int tile, lanes weight, lanes *angular)
+/* For one or two adjoints side by side: that of `tile` harmonics from lm on, and its part of dE/dr. */
+INLINE void reverse_tile(const descriptor *d, const lanes *radial, const lanes *slope, const lanes *harmonics,
+                         const real *adjoint, int n_end, const int tile, const int n_adjoints, lanes weight,
+                         lanes *angular, lanes *along)
 {
-    lanes value[REVERSE_TILE], derivative[REVERSE_TILE], along = {0};
-    for (int a = 0; a < tile; a++)
+    lanes value[REVERSE_TILE], derivative[REVERSE_TILE];
+    for (int a = 0; a < tile * n_adjoints; a++)
         value[a] = derivative[a] = (lanes){0};
     for (int n = 0; n < n_end; n++)
+        for (int s = 0; s < n_adjoints; s++)
+            for (int a = 0; a < tile; a++) {
+                const real g = adjoint[s * d->n_density + a * d->n_stride + n];
+                value[s * tile + a] += g * radial[n];
+                derivative[s * tile + a] += g * slope[n];
+            }
+    for (int s = 0; s < n_adjoints; s++) {
+        lanes sum = {0};
         for (int a = 0; a < tile; a++) {
-            const real g = adjoint[a * d->n_stride + n];
-            value[a] += g * radial[n];
-            derivative[a] += g * slope[n];
+            angular[s * N_LM_MAX + a] += weight * value[s * tile + a];
+            sum += derivative[s * tile + a] * harmonics[a];
         }
-    for (int a = 0; a < tile; a++) {
-        angular[a] += weight * value[a];
-        along += derivative[a] * harmonics[a];
+        along[s] += weight * sum;
     }
-    return along;
 }
 
-INLINE lanes reverse_run(const descriptor *d, const environment *env, int b, const harmonics_run *run,
-                         const real *adjoint, lanes weight, lanes *angular)
+INLINE void reverse_run(const descriptor *d, const environment *env, int b, const harmonics_run *run,
+                        const lanes *harmonics, const real *adjoint, const int n_adjoints, lanes weight, lanes *angular,
+                        lanes *along)
 {
     const lanes *radial = env->radial + (size_t)b * d->n_functions + run->function;
     const lanes *slope = env->slope + (size_t)b * d->n_functions + run->function;
-    const lanes *harmonics = env->harmonics + (size_t)b * (d->l_max + 1) * (d->l_max + 1);
-    lanes along = {0};
     int lm = run->begin;
-    for (; REVERSE_TILE > 4 && lm + 8 <= run->end; lm += 8)
-        along += reverse_tile(d, radial, slope, harmonics + lm, adjoint + (size_t)lm * d->n_stride, run->n, 8, weight,
-                              angular + lm);
-    for (; lm + 4 <= run->end; lm += 4)
-        along += reverse_tile(d, radial, slope, harmonics + lm, adjoint + (size_t)lm * d->n_stride, run->n, 4, weight,
-                              angular + lm);
-    for (; lm < run->end; lm++)
-        along += reverse_tile(d, radial, slope, harmonics + lm, adjoint + (size_t)lm * d->n_stride, run->n, 1, weight,
-                              angular + lm);
-    return along;
+#define TILES(tile)                                                                                                    \
+    for (; tile * n_adjoints <= REVERSE_TILE && lm + tile <= run->end; lm += tile)                                     \
+        reverse_tile(d, radial, slope, harmonics + lm, adjoint + (size_t)lm * d->n_stride, run->n, tile, n_adjoints,   \
+                     weight, angular + lm, along);
+    TILES(8)
+    TILES(4)
+    TILES(2)
+    TILES(1)
+#undef TILES
 }
 
-void density_reverse(const descriptor *d, const environment *env, const real *adjoint, lanes *gradient)
+INLINE void reverse(const descriptor *d, const environment *env, const real *core, const real *adjoint,
+                    const int n_adjoints, lanes *gradient)
 {
     const int n_lm = (d->l_max + 1) * (d->l_max + 1);
     for (int b = 0; b < env->n_blocks; b++) {
         const lanes x = env->unit[3 * b], y = env->unit[3 * b + 1], z = env->unit[3 * b + 2];
-        lanes angular[N_LM_MAX], along = env->core_slope[b];
-        memset(angular, 0, n_lm * sizeof(lanes));
+        lanes harmonics[N_LM_MAX], angular[2 * N_LM_MAX], along[2];
+        harmonics_parts part;
+        harmonics_parts_of(&d->harmonics, d->l_max, x, y, z, &part);
+        harmonics_values(d->l_max, &part, harmonics);
+        for (int s = 0; s < n_adjoints; s++) {
+            along[s] = core[s] * env->core_slope[b];
+            memset(angular + s * N_LM_MAX, 0, n_lm * sizeof(lanes));
+        }
         for (int k = 0; k < d->n_channels; k++) {
             int begin, end;
             channel_range(d, env, k, &begin, &end);
@@ -138,18 +148,30 @@ void density_reverse(const descriptor *d, const environment *env, const real *ad
             harmonics_run run;
             for (int l = 0; l <= d->l_max;) {
                 l = run_from(d, k, l, &run);
-                along += weight * reverse_run(d, env, b, &run, adjoint + d->channel_offset[k], weight, angular);
+                reverse_run(d, env, b, &run, harmonics, adjoint + d->channel_offset[k], n_adjoints, weight, angular,
+                            along);
             }
         }
-        harmonics_parts part;
-        lanes gx, gy, gz;
-        harmonics_parts_of(&d->harmonics, d->l_max, x, y, z, &part);
-        harmonics_reverse(&d->harmonics, d->l_max, &part, angular, &gx, &gy, &gz);
-        lanes radial_part = along - (gx * x + gy * y + gz * z) * env->inverse_r[b];
-        gradient[3 * b] = gx * env->inverse_r[b] + radial_part * x;
-        gradient[3 * b + 1] = gy * env->inverse_r[b] + radial_part * y;
-        gradient[3 * b + 2] = gz * env->inverse_r[b] + radial_part * z;
+        for (int s = 0; s < n_adjoints; s++) {
+            lanes gx, gy, gz, *g = gradient + 3 * ((size_t)s * env->n_blocks + b);
+            harmonics_reverse(&d->harmonics, d->l_max, &part, angular + s * N_LM_MAX, &gx, &gy, &gz);
+            lanes radial_part = along[s] - (gx * x + gy * y + gz * z) * env->inverse_r[b];
+            g[0] = gx * env->inverse_r[b] + radial_part * x;
+            g[1] = gy * env->inverse_r[b] + radial_part * y;
+            g[2] = gz * env->inverse_r[b] + radial_part * z;
+        }
     }
+}
+
+void density_reverse(const descriptor *d, const environment *env, real core, const real *adjoint, lanes *gradient)
+{
+    reverse(d, env, &core, adjoint, 1, gradient);
+}
+
+void density_reverse_two(const descriptor *d, const environment *env, const real *core, const real *adjoint,
+                         lanes *gradient)
+{
+    reverse(d, env, core, adjoint, 2, gradient);
 }
 
 void density_tangent(const descriptor *d, const environment *env, const lanes *direction, real *tangent)

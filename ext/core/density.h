@@ -10,8 +10,13 @@
 /* A[k][lm][n] of the environment, and the harmonics of its neighbours. */
 void density_expand(const descriptor *d, environment *env, real *A);
 
-/* dE/dr_ij of every neighbour from the adjoint of A: gradient [n_blocks][3]. After density_expand. */
-void density_reverse(const descriptor *d, const environment *env, const real *adjoint, lanes *gradient);
+/* dE/dr_ij of every neighbour from the adjoint of A: gradient [n_blocks][3]; the repulsive core is part of E as many
+ * times as `core` says. */
+void density_reverse(const descriptor *d, const environment *env, real core, const real *adjoint, lanes *gradient);
+
+/* The same for two adjoints [2][n_density]: core [2], gradient [2][n_blocks][3]. */
+void density_reverse_two(const descriptor *d, const environment *env, const real *core, const real *adjoint,
+                         lanes *gradient);
 
 /* Along displacements (x, y, z) of the neighbours of block b: d r = along, d Y_lm = angular[lm]. */
 typedef struct {

@@ -71,6 +71,12 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
     return copy->evaluate_batch(e, d, n_structures, structures, n_threads, what);
 }
 
+int evaluate_combinations(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures,
+                          int n_threads, const combination *what)
+{
+    return e->made_by->combinations(e, d, n_structures, structures, n_threads, what);
+}
+
 int evaluate_tangent(const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
                      const double *directions, const double *strains, double *sums)
 {

@@ -12,6 +12,7 @@ struct kernels {
     int n_lanes;
     void (*free_evaluator)(evaluator *);
     int (*evaluate_batch)(evaluator *, const descriptor *, size_t, const structure *, int, const evaluation *);
+    int (*combinations)(evaluator *, const descriptor *, size_t, const structure *, int, const combination *);
     int (*tangent)(const descriptor *, size_t, const structure *, int, const double *, const double *, double *);
     int (*design)(const descriptor *, const structure *, double *, double *, double *);
     void (*members)(size_t, size_t, size_t, const double *, const double *, const double *, double *);

@@ -244,3 +244,31 @@ int environment_gather(const descriptor *d, const structure *s, size_t i, enviro
     }
     return 0;
 }
+
+void environment_scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial)
+{
+    double own[3] = {0, 0, 0};
+    lanes sum[9];
+    for (int p = 0; p < 9; p++)
+        sum[p] = (lanes){0};
+    for (int b = 0; b < env->n_blocks; b++) {
+        const lanes *g = gradient + 3 * b;
+        for (int c = 0; c < 3; c++) {
+            const lanes x = env->unit[3 * b + c] * env->distance[b];
+            for (int a = 0; a < 3; a++)
+                sum[3 * c + a] += x * g[a];
+        }
+        for (int v = 0; v < real_neighbours(env, b); v++) {
+            double *f = forces + 3 * env->index[b * LANES + v];
+            for (int a = 0; a < 3; a++) {
+                f[a] -= g[a][v];
+                own[a] += g[a][v];
+            }
+        }
+    }
+    for (int a = 0; a < 3; a++)
+        forces[3 * i + a] += own[a];
+    for (int p = 0; p < 9; p++)
+        for (int v = 0; v < LANES; v++)
+            virial[p] -= sum[p][v];
+}

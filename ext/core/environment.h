@@ -48,6 +48,9 @@ void environment_free(environment *env);
 /* Fills `env` for atom i of the structure. Returns 0 or OUT_OF_MEMORY. */
 int environment_gather(const descriptor *d, const structure *s, size_t i, environment *env);
 
+/* Adds dE_i/dr_ij [n_blocks][3] of centre i to the forces of its structure and to its virial. */
+void environment_scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial);
+
 INLINE int real_neighbours(const environment *env, int b)
 {
     return env->n - b * LANES < LANES ? env->n - b * LANES : LANES;

@@ -11,6 +11,7 @@ struct worker {
     double *forces, *virials, *sums;
     size_t gradient_capacity, forces_capacity, virials_capacity, sums_capacity;
     size_t n_allocations;
+    kept_memory *kept;
     int ready;
 };
 
@@ -35,6 +36,11 @@ void evaluator_free(evaluator *e)
         worker_free(&e->workers[t]);
     free(e->workers);
     free(e->coefficients);
+    for (int t = 0; t < e->n_kept; t++)
+        kept_free(&e->kept[t]);
+    free(e->kept);
+    free(e->kept_where);
+    combination_workers_free(e);
     blocks_free(&e->blocks);
     *e = (evaluator){0};
 }
@@ -78,6 +84,24 @@ static int reserve_workers(evaluator *e, int n_threads)
     e->n_workers = n_threads;
     e->n_allocations++;
     return 0;
+}
+
+/* Memory for what is kept of all centres. */
+static int reserve_kept(evaluator *e, size_t n_structures, int n_threads)
+{
+    const size_t n_atoms = (size_t)e->blocks.first_atom[n_structures];
+    if (n_threads > e->n_kept) {
+        kept_memory *kept = realloc(e->kept, n_threads * sizeof(kept_memory));
+        if (kept == NULL)
+            return OUT_OF_MEMORY;
+        memset(kept + e->n_kept, 0, (n_threads - e->n_kept) * sizeof(kept_memory));
+        e->kept = kept;
+        e->n_kept = n_threads;
+        e->n_allocations++;
+    }
+    for (int t = 0; t < n_threads; t++)
+        e->kept[t].used = 0;
+    return reserve((void **)&e->kept_where, &e->kept_capacity, n_atoms, sizeof(int64_t), &e->n_allocations);
 }
 
 /* What is collected while structure and species of the centres stay the same. */
@@ -136,46 +160,15 @@ static void add_lane(const descriptor *d, const lanes *features, int lane, doubl
         sums[d->feature[place]] += d->scale[place] * value[(size_t)place * LANES];
 }
 
-/* Adds dE_i/dr_ij of one centre to the forces of its structure and to its virial. */
-static void scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial)
-{
-    double own[3] = {0, 0, 0};
-    lanes sum[9];
-    for (int p = 0; p < 9; p++)
-        sum[p] = (lanes){0};
-    for (int b = 0; b < env->n_blocks; b++) {
-        const lanes *g = gradient + 3 * b;
-        for (int c = 0; c < 3; c++) {
-            const lanes x = env->unit[3 * b + c] * env->distance[b];
-            for (int a = 0; a < 3; a++)
-                sum[3 * c + a] += x * g[a];
-        }
-        for (int v = 0; v < real_neighbours(env, b); v++) {
-            double *f = forces + 3 * env->index[b * LANES + v];
-            for (int a = 0; a < 3; a++) {
-                f[a] -= g[a][v];
-                own[a] += g[a][v];
-            }
-        }
-    }
-    for (int a = 0; a < 3; a++)
-        forces[3 * i + a] += own[a];
-    for (int p = 0; p < 9; p++)
-        for (int v = 0; v < LANES; v++)
-            virial[p] -= sum[p][v];
-}
-
 /* Forces and virial of one centre from the adjoint of its density. */
 static int reverse(const evaluator *e, const descriptor *d, worker *w, const environment *env, int32_t structure,
                    int32_t atom, int with_core)
 {
     if (reserve((void **)&w->gradient, &w->gradient_capacity, env->n_blocks, 3 * sizeof(lanes), &w->n_allocations))
         return OUT_OF_MEMORY;
-    if (!with_core && env->n_blocks > 0) /* any adjoint of the features: the core is not one of them */
-        memset(env->core_slope, 0, env->n_blocks * sizeof(lanes));
-    density_reverse(d, env, w->A_adjoint, w->gradient);
-    scatter(env, w->gradient, atom, w->forces + 3 * e->blocks.first_atom[structure],
-            w->virials + 9 * (size_t)structure);
+    density_reverse(d, env, with_core, w->A_adjoint, w->gradient);
+    environment_scatter(env, w->gradient, atom, w->forces + 3 * e->blocks.first_atom[structure],
+                        w->virials + 9 * (size_t)structure);
     return 0;
 }
 
@@ -197,7 +190,11 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
             quadratic_weights(d, what->adjoint + i * d->n_features, w->coefficients);
             coefficients = w->coefficients;
         }
-        const double energy = quadratic_energy(d, coefficients, w->A, with_gradient ? w->A_adjoint : NULL);
+        double energy = 0;
+        if (what->weights != NULL || what->adjoint != NULL)
+            energy = quadratic_energy(d, coefficients, w->A, with_gradient ? w->A_adjoint : NULL);
+        if (what->keep)
+            e->kept_where[c] = keep_centre(w->kept, d, what->keep, env, (const lanes *)w->A, d->n_density / LANES);
         if (what->atomic_energies != NULL)
             what->atomic_energies[i] = energy + (what->weights == NULL ? 0 : env->core_energy);
         if (what->sums != NULL) {
@@ -225,6 +222,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
                   *atom = e->blocks.centre_atom + e->blocks.first[block];
     const int with_gradient = what->forces != NULL || what->virials != NULL;
     const real *weight = what->weights == NULL ? NULL : (real *)e->coefficients + (size_t)species * d->n_features;
+    const int weigh_features = !with_gradient && what->atomic_energies != NULL;
     lanes energy, *features = NULL;
     int one_structure = 1;
     for (int v = 0; v < count; v++) {
@@ -234,7 +232,10 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
         correlations_load(d, w->A, v, w->terms);
         one_structure &= of[v] == of[0];
     }
-    if (!with_gradient || what->adjoint != NULL || what->features != NULL || (what->sums != NULL && !one_structure)) {
+    for (int v = 0; what->keep && v < count; v++)
+        e->kept_where[e->blocks.first[block] + v] =
+            keep_centre(w->kept, d, what->keep, &w->env[v], w->terms, v == 0 ? d->n_components : 0);
+    if (weigh_features || what->adjoint != NULL || what->features != NULL || (what->sums != NULL && !one_structure)) {
         features = w->features;
         memset(features, 0, d->n_features * sizeof(lanes));
     } else if (what->sums != NULL) { /* added up over the blocks of one structure before the lanes are */
@@ -256,7 +257,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     } else {
         correlations_evaluate(d, w->terms, weight, features, with_gradient ? w->adjoint : NULL, &energy);
     }
-    if (!with_gradient)
+    if (weigh_features)
         energy = weigh(d->n_features, features, weight, weight == NULL ? w->weight : NULL);
     for (int v = 0; what->sums != NULL && features == w->features && v < count; v++)
         add_lane(d, features, v, sums_of(d, w, of[v], species));
@@ -324,6 +325,8 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
         n_threads = n_blocks > 0 ? (int)n_blocks : 1;
     if (what->weights != NULL && prepare_coefficients(e, d, what->weights))
         return OUT_OF_MEMORY;
+    if (what->keep && reserve_kept(e, n_structures, n_threads))
+        return OUT_OF_MEMORY;
     const int64_t n_atoms = e->blocks.first_atom[n_structures],
                   n_sums = (int64_t)n_structures * d->n_species * d->n_features;
     int failed = 0;
@@ -334,6 +337,7 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
         for (int t = omp_get_thread_num(); t < n_threads; t += omp_get_num_threads()) {
             worker *w = &e->workers[t];
             collected now = {-1, -1};
+            w->kept = what->keep ? &e->kept[t] : NULL;
             int error = worker_begin(e, d, w, n_structures, what);
             for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
                 error = d->n_dense ? block_quadratic(e, d, w, structures, b, what, &now)
@@ -364,6 +368,12 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
                 what->sums[i] = sum;
             }
         }
+    }
+    for (int t = 0; t < n_threads; t++) {
+        e->n_allocations += e->workers[t].n_allocations + (what->keep ? e->kept[t].n_allocations : 0);
+        e->workers[t].n_allocations = 0;
+        if (what->keep)
+            e->kept[t].n_allocations = 0;
     }
     if (failed)
         return OUT_OF_MEMORY;

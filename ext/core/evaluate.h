@@ -9,9 +9,11 @@
 #include "blocks.h"
 #include "correlations.h"
 #include "density.h"
+#include "kept.h"
 #include "quadratic.h"
 
 typedef struct worker worker;
+typedef struct combination_worker combination_worker;
 struct kernels;
 
 typedef struct {
@@ -21,6 +23,12 @@ typedef struct {
     centre_blocks blocks;
     void *coefficients; /* [n_species] of quadratic.h */
     size_t coefficients_capacity;
+    int n_kept; /* see kept.h: memory of each thread, and where it has each centre */
+    kept_memory *kept;
+    int64_t *kept_where; /* [n_atoms] sorted by species */
+    size_t kept_capacity;
+    int n_combination_workers;
+    combination_worker *combination_workers;
     size_t n_allocations; /* how often memory was taken: stays put at a given size */
 } evaluator;
 
@@ -31,17 +39,38 @@ typedef struct {
  *   forces           OUT [n_atoms][3]
  *   virials          OUT [n_structures][9]
  *   sums             OUT [n_structures][n_species][n_features]  features summed over the centres of each species
- *   features         OUT [n_atoms][n_features]                                                               */
+ *   features         OUT [n_atoms][n_features]
+ *   keep             IN  not 0: evaluate_combinations will follow for the same positions and number of threads, and
+ *                        each thread may keep so many bytes for it                                            */
 typedef struct {
     const double *weights, *adjoint;
     double *atomic_energies, *forces, *virials, *sums, *features;
+    size_t keep;
 } evaluation;
+
+/* Energies, forces and virials for several sets of weights, of each structure its own: linear combinations of members
+ * that follow from the summed features.
+ *   weights          IN  [n_structures][n_sets][n_species][n_features]
+ *   core             IN  [n_sets] how many times the repulsive core is part of each
+ *   atomic_energies  OUT [n_sets][n_atoms]
+ *   forces           OUT [n_sets][n_atoms][3]
+ *   virials          OUT [n_sets][n_structures][9]                                                           */
+typedef struct {
+    size_t n_sets;
+    const double *weights, *core;
+    double *atomic_energies, *forces, *virials;
+} combination;
 
 void evaluator_free(evaluator *e);
 
-/* All three return 0 or OUT_OF_MEMORY. */
+/* All return 0 or OUT_OF_MEMORY. */
 int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
              const evaluation *what);
+
+/* After `evaluate` with `keep` of the same structures, with as many threads. */
+int evaluate_combinations(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures,
+                          int n_threads, const combination *what);
+void combination_workers_free(evaluator *e);
 
 /* sums [n_structures][n_species][n_features]: derivative of the summed features along directions [n_atoms][3]
  * and, unless NULL, strains e [n_structures][3][3] that take r to (1 + e) r. */

@@ -370,5 +370,9 @@ int evaluate_members(member_evaluator *e, const descriptor *d, const member_prog
             ADD_UP(virials, n_virials)
         }
     }
+    for (int t = 0; t < n_threads; t++) {
+        e->n_allocations += e->workers[t].n_allocations;
+        e->workers[t].n_allocations = 0;
+    }
     return failed ? OUT_OF_MEMORY : 0;
 }

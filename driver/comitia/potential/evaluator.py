@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comitia._core import members_of, statistics_of
-from comitia.errors import NumericalError
+from comitia._core import combine, keep, members_of, statistics_of
+from comitia.errors import ModelError, NumericalError
 from comitia.threads import default_threads
 
 
@@ -21,6 +21,8 @@ class Predictions:
     energy_uncertainties: np.ndarray | None  # (n_structures,) standard deviation, ddof = 1
     member_forces: np.ndarray | None = None  # (n_structures, n_members, n_atoms, 3), only when asked for
     member_virials: np.ndarray | None = None  # (n_structures, n_members, 3, 3)
+    uncertainty_gradients: np.ndarray | None = None  # (n_structures, n_atoms, 3) dσ/dr, eV/Å, only when asked for
+    uncertainty_virials: np.ndarray | None = None  # (n_structures, 3, 3) -dσ/d(strain), eV
 
 
 def committee_energies(mean, deviations, sums):
@@ -58,6 +60,42 @@ def evaluate_committee(potential, batch, members, n_threads):
         found |= potential.evaluate_members(batch, n_threads)
         found["finite"] = found["finite"] and bool(np.isfinite(found["member_forces"]).all())
     return found
+
+
+def evaluate_uncertainty(potential, batch, n_threads):
+    r"""The mean of the members, and the gradient of their spread, which is a linear combination of their gradients.
+
+    .. math:: \nabla \sigma = \sum_k a_k \nabla V_k, \qquad a_k = \frac{V_k - \bar V}{(M - 1)\, \sigma}
+
+    The summed features give a_k; from the densities, which are kept meanwhile, one reverse pass then gives mean and
+    combination. Where sigma is 0 so is its gradient.
+
+    Returns
+    -------
+    dict of `atomic_energies`, `energies`, `forces`, `virials`, `sums`, `finite` as `Kernel.evaluate` makes them, and
+    `uncertainty_gradients` (n_atoms, 3), eV/Å, `uncertainty_virials` (n_structures, 3, 3), eV.
+
+    Imbalzano et al., J. Chem. Phys. 154, 074102 (2021).
+    """
+    sums = keep(potential.kernel, batch, n_threads)
+    members = members_of(sums.reshape(len(sums), -1), potential.deviations, np.zeros(len(sums)))
+    mean, sigma = statistics_of(members)
+    deviation, scale = members - mean[:, None], (potential.n_members - 1) * sigma[:, None]
+    along = np.divide(deviation, scale, out=np.zeros_like(deviation), where=scale > 0) @ potential.deviations
+    mean = np.broadcast_to(potential.mean_weights, sums.shape)
+    weights = np.stack([mean, along.reshape(sums.shape)], axis=1)
+    found = combine(potential.kernel, batch, weights, np.array([1.0, 0.0]))
+    energies = found["atomic_energies"][0]
+    return {
+        "atomic_energies": energies,
+        "energies": batch.summed(energies),
+        "forces": found["forces"][0],
+        "virials": found["virials"][0],
+        "sums": sums,
+        "finite": all(bool(np.isfinite(one.sum())) for one in (energies, found["forces"])),
+        "uncertainty_gradients": -found["forces"][1],
+        "uncertainty_virials": found["virials"][1],
+    }
 
 
 def refuse_non_finite(found, sizes, where="structure"):
@@ -105,15 +143,18 @@ class Evaluator:
         batch.update(flat, np.ascontiguousarray(cells, float), self.n_threads)
         return batch
 
-    def compute(self, positions, cells, members=False):
+    def compute(self, positions, cells, members=False, uncertainty_gradient=False):
         """Predictions for positions (n_structures, n_atoms, 3) and cells (n_structures, 3, 3), rows, Å.
 
         Parameters
         ----------
         members : bool, whether every member's forces and virial are computed too
+        uncertainty_gradient : bool, whether the gradient of the energy's uncertainty σ is computed too
 
         Raises
         ------
+        ModelError
+            where the gradient of an uncertainty is asked of a potential of one member.
         NumericalError
             for an input or a result that is not finite, naming the atom.
         StructureError
@@ -122,7 +163,14 @@ class Evaluator:
         potential = self.potential
         batch = self.batch(positions, cells)
         n, shape = len(positions), (len(positions), self.n_atoms)
-        found = evaluate_committee(potential, batch, members, self.n_threads)
+        if not uncertainty_gradient:
+            found = evaluate_committee(potential, batch, members, self.n_threads)
+        elif potential.n_members > 1:
+            found = evaluate_uncertainty(potential, batch, self.n_threads)
+            if members:
+                found = potential.evaluate_members(batch, self.n_threads) | found
+        else:
+            raise ModelError("a model of one member has no uncertainty, nor its gradient; fit it with members: 16")
         refuse_non_finite(found, [self.n_atoms] * n)
         atomic, forces = found["atomic_energies"].reshape(shape), found["forces"].reshape(*shape, 3)
         energies, member_energies, sigma = found["energies"] + self._e0, None, None
@@ -134,9 +182,11 @@ class Evaluator:
         if "member_forces" in found:
             member_forces = found["member_forces"].reshape(-1, *shape, 3).swapaxes(0, 1)
             member_virials = found["member_virials"].swapaxes(0, 1)
+        gradients = found["uncertainty_gradients"].reshape(*shape, 3) if uncertainty_gradient else None
         return Predictions(
-            energies, forces, found["virials"], atomic, member_energies, sigma, member_forces, member_virials
-        )
+            energies, forces, found["virials"], atomic, member_energies, sigma, member_forces, member_virials,
+            gradients, found.get("uncertainty_virials"),
+        )  # fmt: skip
 
     def member_directional(self, positions, cells, directions):
         """Forces of every calibrated member along directions: sum over atoms of f_k . d.
