@@ -1,9 +1,10 @@
 """What a committee costs over one member: `python tests/benchmarks/bench_committee.py`.
 
-64 members (energy, mean forces, virial, all member energies), and 16 members with all their forces, against the fastest
-path that gives energy, forces and virial of one member: the better of `Evaluator.compute` with one member, and the bare
-kernel below it. Process CPU time on one thread; all paths are timed in turns on the same positions, which move at every
-step within the skin; printed is the median of the ratios of neighbouring timings.
+64 members (energy, mean forces, virial, all member energies), the same with the gradient of their uncertainty and its
+virial, and 16 members with all their forces and virials, against the fastest path that gives energy, forces and virial
+of one member: the better of `Evaluator.compute` with one member, and the bare kernel below it. Process CPU time on one
+thread; all paths are timed in turns on the same positions, which move at every step within the skin; printed is the
+median of the ratios of neighbouring timings.
 """
 
 import argparse
@@ -75,6 +76,7 @@ def time_paths(structure, cutoff, n_calls, n_rounds):
         evaluators = {n: committee(descriptor, n).evaluator(atoms.numbers, atoms.pbc, n_threads=1) for n in (64, 16, 1)}
         paths = {
             "64 members": compute_path(evaluators[64], cells),
+            "64 members with sigma gradient": compute_path(evaluators[64], cells, uncertainty_gradient=True),
             "16 members with forces": compute_path(evaluators[16], cells, members=True),
             "one member": compute_path(evaluators[1], cells),
             "one member, bare kernel": kernel_path(evaluators[64], cells),  # on the arrays of the committee
