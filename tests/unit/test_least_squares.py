@@ -9,9 +9,17 @@ from comitia.training.committee import fit_committee, refine
 from comitia.training.evidence import Evidence, PriorShape, Regularisation
 from comitia.training.normal_equations import KINDS, Factor, Moments, NormalEquations
 from comitia.training.settings import Weights
+from comitia.training.sharing import SHARED, Sharing
 
 N_COLUMNS, N_GROUPS = 12, 8
 SHAPE = PriorShape(np.repeat([0, 1, 2], [1, 4, 7]), np.linspace(-1, 1, N_COLUMNS))
+FEATURE = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 3])  # of three species, one of which has two of the features
+SHARED_SHAPE = PriorShape(
+    np.array([0, 1, 1, 2, 2])[FEATURE],
+    np.linspace(-1, 1, 5)[FEATURE],
+    np.array([0.0, 0.0, 1.0, 0.0, 2.0])[FEATURE],
+    Sharing(FEATURE, 3),
+)
 
 
 def made_up(seed=0, n_columns=N_COLUMNS, noise=0.1, condition=1.0, rows_of=None):
@@ -125,34 +133,83 @@ def test_refinement_returns_the_digits_that_normal_equations_lose():
     assert 0.5 * before < step < 2 * before
 
 
-def brute_force_evidence(dense, kind_weights, penalty):
+def precision_of(penalty, shape):
+    """(n, n) Λ from its definition."""
+    root = np.sqrt(np.diag(penalty))
+    if shape.sharing is None:
+        return root @ root
+    return root @ (np.eye(len(penalty)) - SHARED / 3 * (FEATURE[:, None] == FEATURE)) @ root
+
+
+def brute_force_evidence(dense, kind_weights, precision):
     """ln of the Gaussian density of all rows, weights and noise scale from their definitions."""
     rows = np.vstack([x for x, _, _ in dense.values()])
     target = np.concatenate([y for _, y, _ in dense.values()])
     variance = np.concatenate([np.full(len(y), 1 / kind_weights[kind]) for kind, (_, y, _) in dense.items()])
-    covariance = np.diag(variance) + rows @ np.diag(1 / penalty) @ rows.T
+    covariance = np.diag(variance) + rows @ np.linalg.solve(precision, rows.T)
     quadratic = target @ np.linalg.solve(covariance, target)
     return -0.5 * (len(target) * np.log(quadratic / len(target)) + np.linalg.slogdet(covariance)[1])
 
 
+@pytest.mark.parametrize("shape", [SHAPE, SHARED_SHAPE], ids=["free", "shared"])
 @pytest.mark.parametrize("parameters", [(0.3, 0.0, -0.4, 0.2, 0.1), (-1.0, 2.0, 1.0, -0.5, -0.1)])
-def test_evidence_is_the_marginal_likelihood(parameters):
+def test_evidence_is_the_marginal_likelihood(parameters, shape):
     equations, dense = made_up(rows_of={"energy": 3, "forces": 8, "virial": 2})
-    evidence = Evidence(equations.moments(np.ones(N_GROUPS, bool)), SHAPE)
+    evidence = Evidence(equations.moments(np.ones(N_GROUPS, bool)), shape)
     at = evidence.start(1e-2) + np.array(parameters)
     kind_weights, log_penalty = evidence.unpack(at)
-    assert_allclose(evidence(at)[0], brute_force_evidence(dense, kind_weights, np.exp(log_penalty)), rtol=1e-9)
+    expected = brute_force_evidence(dense, kind_weights, precision_of(np.exp(log_penalty), shape))
+    assert_allclose(evidence(at)[0], expected, rtol=1e-9)
 
 
-def test_gradient_of_the_evidence():
+@pytest.mark.parametrize("shape", [SHAPE, SHARED_SHAPE], ids=["free", "shared"])
+def test_gradient_of_the_evidence(shape):
     equations, _ = made_up()
-    evidence = Evidence(equations.moments(np.ones(N_GROUPS, bool)), SHAPE)
+    evidence = Evidence(equations.moments(np.ones(N_GROUPS, bool)), shape)
     at = evidence.start(1e-3) + np.array([0.2, 0.5, -0.5, 0.1, 0.2])
     step = 1e-4
     numerical = [
         (evidence(at + step * unit)[0] - evidence(at - step * unit)[0]) / (2 * step) for unit in np.eye(len(at))
     ]
     assert_allclose(evidence(at)[1], numerical, rtol=1e-5, atol=1e-4)
+
+
+def test_the_precision_of_shared_weights():
+    penalty = np.geomspace(0.1, 10, N_COLUMNS)
+    expected, sharing = precision_of(penalty, SHARED_SHAPE), SHARED_SHAPE.sharing
+    matrix, weights = np.zeros((N_COLUMNS, N_COLUMNS)), np.random.default_rng(0).normal(size=N_COLUMNS)
+    sharing.add_to(matrix, penalty)
+    assert_allclose(matrix, np.tril(expected), atol=1e-14)
+    assert_allclose(sharing.times(penalty, weights), expected @ weights, atol=1e-13)
+    log_determinant = np.linalg.slogdet(expected)[1] - np.log(penalty).sum()
+    assert_allclose(sharing.log_determinant, log_determinant, rtol=1e-12)
+    # a common shift of the weights of one feature costs 1 - s times what its length would, a difference all of it
+    for step, cost in (([1, 1, 1], 3 * (1 - SHARED)), ([1, -1, 0], 2)):
+        shift = np.zeros(N_COLUMNS)
+        shift[FEATURE == 0] = step
+        assert_allclose(shift @ precision_of(np.ones(N_COLUMNS), SHARED_SHAPE) @ shift, cost)
+
+
+def test_an_element_with_one_row_stays_near_the_others():
+    """Two species with many rows share their weights; the third has one row, and is predicted as they are."""
+    rng = np.random.default_rng(4)
+    n_features, n_species = 20, 3
+    n_columns, truth = n_features * n_species, np.tile(rng.normal(size=n_features), n_species)
+    truth += 0.02 * rng.normal(size=n_columns)
+    equations = NormalEquations(1, n_columns)
+    for species, n_rows in ((0, 200), (1, 200), (2, 1)):
+        rows, columns = np.zeros((n_rows, n_columns)), slice(species * n_features, (species + 1) * n_features)
+        rows[:, columns] = rng.normal(size=(n_rows, n_features))
+        equations.add(0, "forces", rows, rows @ truth + 0.1 * rng.normal(size=n_rows))
+    order, none = np.ones(n_columns, int), np.zeros(n_columns)
+    error = {}
+    for name, sharing in (("shared", Sharing(np.tile(np.arange(n_features), n_species), n_species)), ("own", None)):
+        found = Evidence(equations.moments(np.ones(1, bool)), PriorShape(order, none, None, sharing)).maximise()
+        committee = fit_committee(equations, np.zeros(1, int), np.ones(1, bool), 1, found, Weights(), rng)
+        rare = committee.full[2 * n_features :]
+        error[name] = np.linalg.norm(rare - truth[2 * n_features :]) / np.linalg.norm(truth[2 * n_features :])
+    assert error["own"] > 0.8
+    assert error["shared"] < 0.5
 
 
 def test_maximum_of_the_evidence_is_where_a_scan_finds_it():

@@ -15,7 +15,7 @@ import comitia
 from comitia.cli import cli
 from comitia.density import Descriptor
 from comitia.errors import ModelError, SettingsError
-from comitia.report.element_map import group_and_period, principal_coordinates
+from comitia.report.element_map import coordinates, group_and_period
 from comitia.settings import convert
 from comitia.structures import LabelledStructure
 from comitia.training import FitSettings, fit, resolved
@@ -225,13 +225,14 @@ def test_groups_and_periods():
     assert {z: group_and_period(z) for z in known} == known
 
 
-def test_principal_coordinates_keep_distances():
-    u = orthonormal(3, 6, seed=5)
-    coordinates, share = principal_coordinates(u)
-    between = [np.linalg.norm(x[:, None] - x[None], axis=-1) for x in (coordinates, u.T)]
-    assert_allclose(between[0], between[1], atol=1e-12)
-    assert_allclose(share.sum(), 1.0)
-    assert np.all(np.diff(share) <= 0)
+@pytest.mark.parametrize("n_pseudo", [1, 2, 3, 4])
+def test_the_map_shows_the_rows_after_the_total_density(n_pseudo):
+    u = with_total(n_pseudo, 6, seed=5)
+    points = coordinates(u)
+    assert points.shape == (6, 2)
+    n_shown = min(n_pseudo - 1, 2)
+    assert_array_equal(points[:, :n_shown], u[1 : 1 + n_shown].T)
+    assert not points[:, n_shown:].any()
 
 
 def test_factors_that_tell_species_apart_have_smaller_weights_a_priori():

@@ -21,29 +21,19 @@ def group_and_period(number):
     return max(place + 18 - length, 3), period
 
 
-def principal_coordinates(contraction):
-    """Coordinates of the species along the principal axes of their columns of u, about the mean.
+def coordinates(contraction):
+    """(n_species, 2) rows of u that tell species apart most: the second and the third; 0 where there is no third.
 
-    Parameters
-    ----------
-    contraction : (n_channels, n_species) array
-
-    Returns
-    -------
-    coordinates : (n_species, n_axes) array, the axis of the largest spread first, the entry farthest out positive
-    share : (n_axes,) array, part of the variance along each axis
+    The first is the total density; the others are in the order of what the weights on them weigh.
     """
-    points = np.asarray(contraction).T
-    points = points - points.mean(axis=0)
-    _, spread, axes = np.linalg.svd(points, full_matrices=False)
-    coordinates = points @ axes.T
-    largest = np.take_along_axis(coordinates, np.abs(coordinates).argmax(axis=0)[None], axis=0)
-    variance = spread**2
-    return coordinates * np.where(largest < 0, -1.0, 1.0), variance / max(variance.sum(), 1e-300)
+    rows = np.zeros((2, contraction.shape[1]))
+    differences = np.asarray(contraction)[1:3]
+    rows[: len(differences)] = differences
+    return rows.T
 
 
 def element_map_figure(species, contraction, path):
-    """Elements on the first two principal axes of the contraction, coloured by group, with one marker for each period.
+    """Elements on the first two differences of the contraction, coloured by group, with one marker for each period.
 
     Parameters
     ----------
@@ -53,9 +43,7 @@ def element_map_figure(species, contraction, path):
     """
     from ase.data import chemical_symbols
 
-    coordinates, share = principal_coordinates(contraction)
-    if coordinates.shape[1] < 2:
-        coordinates, share = np.column_stack([coordinates[:, 0], np.zeros(len(species))]), np.append(share, 0.0)
+    points = coordinates(contraction)
     places = np.array([group_and_period(int(z)) for z in species])
 
     with png_figure(path, (6.4, 4.8)) as figure:
@@ -63,7 +51,7 @@ def element_map_figure(species, contraction, path):
         for period in np.unique(places[:, 1]):
             chosen = places[:, 1] == period
             drawn = axes.scatter(
-                *coordinates[chosen, :2].T,
+                *points[chosen].T,
                 c=places[chosen, 0],
                 cmap="turbo",
                 vmin=places[:, 0].min() - 0.5,
@@ -74,11 +62,11 @@ def element_map_figure(species, contraction, path):
                 linewidths=0.5,
                 label=f"period {period}",
             )
-        for number, point in zip(species, coordinates, strict=True):
-            axes.annotate(chemical_symbols[number], point[:2], (5, 4), textcoords="offset points")
+        for number, point in zip(species, points, strict=True):
+            axes.annotate(chemical_symbols[number], point, (5, 4), textcoords="offset points")
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.12)
-        axes.set_xlabel(f"first principal axis of u ({100 * share[0]:.0f} % of the variance)")
-        axes.set_ylabel(f"second principal axis of u ({100 * share[1]:.0f} %)")
+        axes.set_xlabel("second row of u")
+        axes.set_ylabel("third row of u" if len(contraction) > 2 else "")
         axes.legend(fontsize=8)
         figure.colorbar(drawn, ax=axes, label="group", ticks=np.unique(places[:, 0]))

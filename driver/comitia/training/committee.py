@@ -38,10 +38,10 @@ def total_weights(regularisation, weights):
     return {kind: regularisation.kind_weights[kind] * getattr(weights, kind) for kind in KINDS}
 
 
-def factorise(equations, selection, kind_weights, penalty):
+def factorise(equations, selection, kind_weights, regularisation):
     """Factor of A, and the weights that minimise Σ_k ρ_k |y_k − X_k w|² + w^T Λ w over some groups."""
     moments = equations.combined(selection, kind_weights)
-    moments.gram[np.diag_indices_from(moments.gram)] += penalty
+    regularisation.add_to(moments.gram)
     factor = Factor(moments.gram)
     return factor, factor.solve(moments.rhs)
 
@@ -51,11 +51,11 @@ def recentre(members, full):
     return members + (full - members.mean(axis=0))
 
 
-def subsampled(equations, group_stratum, allowed, n_members, kind_weights, penalty, rng, step):
+def subsampled(equations, group_stratum, allowed, n_members, kind_weights, regularisation, rng, step):
     """Members (n_members, n_columns), each fitted to half of the allowed groups."""
     members = np.empty((n_members, equations.n_columns))
     for member, drawn in enumerate(draw_members(group_stratum, n_members, rng, allowed)):
-        _, members[member] = factorise(equations, drawn, kind_weights, penalty)
+        _, members[member] = factorise(equations, drawn, kind_weights, regularisation)
         step()
     return members
 
@@ -83,15 +83,14 @@ def fit_committee(
     """
     step = step or (lambda: None)
     kind_weights = total_weights(regularisation, weights)
-    factor, full = factorise(equations, allowed, kind_weights, regularisation.penalty)
+    factor, full = factorise(equations, allowed, kind_weights, regularisation)
     step()
     if n_members == 1:
         return CommitteeFit(full[None, :], full, regularisation, kind_weights, factor)
     if kind == "llpr":
         members = full + regularisation.noise * factor.draw(rng.normal(size=(len(full), n_members))).T
     else:
-        penalty = regularisation.penalty
-        members = subsampled(equations, group_stratum, allowed, n_members, kind_weights, penalty, rng, step)
+        members = subsampled(equations, group_stratum, allowed, n_members, kind_weights, regularisation, rng, step)
     return CommitteeFit(recentre(members, full), full, regularisation, kind_weights, factor)
 
 
@@ -110,8 +109,7 @@ def refine(committee, gradient):
     -------
     CommitteeFit, shifted as a whole; float, relative size of the step
     """
-    penalty = committee.regularisation.penalty
-    change = committee.factor.solve(gradient - penalty * committee.full)
+    change = committee.factor.solve(gradient - committee.regularisation.times(committee.full))
     size = float(np.linalg.norm(change) / max(np.linalg.norm(committee.full), 1e-300))
     shifted = dataclasses.replace(committee, members=committee.members + change, full=committee.full + change)
     return shifted, size

@@ -3,7 +3,7 @@ r"""Regularisation by the evidence: how probable the data are, the weights integ
 Rows of kind k (energy, forces, virial) have noise variance σ²/ρ_k, weight j has prior variance σ²/λ_j. With A = Σ_k ρ_k
 X_k^T X_k + Λ, b = Σ_k ρ_k X_k^T y_k, w = A⁻¹ b and S = Σ_k ρ_k y_k^T y_k − b^T w, and σ² at its maximum S/N,
 
-.. math:: 2 \ln p(y) = -N \ln S + \sum_k N_k \ln \rho_k - \ln |A| + \sum_j \ln \lambda_j + \text{const}
+.. math:: 2 \ln p(y) = -N \ln S + \sum_k N_k \ln \rho_k - \ln |A| + \ln |\Lambda| + \text{const}
 
 The prior has few parameters: ln λ_j = θ[ν_j] + a ln(roughness_j²) + c ln(mean square of column j), one strength θ per
 correlation order, and two exponents; factors that tell species apart add a constant. ρ_virial is chosen too, so that
@@ -22,6 +22,7 @@ import scipy.optimize
 from comitia.errors import StructureError
 from comitia.training.normal_equations import KINDS, Factor, Moments
 from comitia.training.settings import Prior
+from comitia.training.sharing import Sharing
 
 WEAKEST_PRIOR, STRONGEST_PRIOR = 1e-13, 1e2  # relative to the diagonal of the normal equations
 FIRST_STRENGTHS = (1e-9, 1e-7, 1e-5, 1e-3)  # the search begins at the best of these
@@ -39,11 +40,13 @@ class PriorShape:
     order : (n,) int array, correlation order ν of each column; 0 for the constant feature, which is left free
     log_roughness : (n,) array, ln roughness², centred
     log_difference : (n,) array or None, what is added to ln λ for factors that tell species apart, see `of`
+    sharing : Sharing or None, where weights of different species are alike
     """
 
     order: np.ndarray
     log_roughness: np.ndarray
     log_difference: np.ndarray | None = None
+    sharing: Sharing | None = None
 
     @classmethod
     def of(cls, descriptor, columns=slice(None)):
@@ -58,12 +61,13 @@ class PriorShape:
         roughness = np.maximum(roughness, 1e-300)
         log_roughness = np.where(order > 0, 2 * np.log(roughness), 0.0)
         centre = log_roughness[order > 0].mean() if (order > 0).any() else 0.0
-        difference = None
+        difference = sharing = None
         if descriptor.pseudo_species is not None:
             q = np.asarray(descriptor.features)[:, 1:9:2]
-            factors = (q >= descriptor.n_radial).sum(axis=1)
-            difference = LOG_DIFFERENCE * np.tile(factors, len(descriptor.species))[columns]
-        return cls(order, np.where(order > 0, log_roughness - centre, 0.0), difference)
+            factors, n_species = (q >= descriptor.n_radial).sum(axis=1), len(descriptor.species)
+            difference = LOG_DIFFERENCE * np.tile(factors, n_species)[columns]
+            sharing = Sharing(np.tile(np.arange(len(q)), n_species)[columns], n_species)
+        return cls(order, np.where(order > 0, log_roughness - centre, 0.0), difference, sharing)
 
 
 @dataclasses.dataclass
@@ -79,6 +83,7 @@ class Regularisation:
     noise : float, σ; residual of a row of forces in units of its scale
     parameters : dict, the fields of `Prior`, for the report
     found : (n_parameters,) array, all parameters in the order of `Evidence`
+    sharing : Sharing or None, with which λ makes up Λ
     """
 
     penalty: np.ndarray
@@ -88,6 +93,15 @@ class Regularisation:
     noise: float
     parameters: dict
     found: np.ndarray | None = None
+    sharing: Sharing | None = None
+
+    def add_to(self, matrix):
+        """Add Λ to the lower triangle of a matrix."""
+        add_precision(matrix, self.penalty, self.sharing)
+
+    def times(self, weights):
+        """Λ w."""
+        return self.penalty * weights if self.sharing is None else self.sharing.times(self.penalty, weights)
 
 
 class Evidence:
@@ -110,6 +124,8 @@ class Evidence:
         self.counts = {kind: moments[kind].count for kind in self.kinds}
         self.squares = {kind: moments[kind].square for kind in self.kinds}
         diagonal = sum(np.diag(moments[kind].gram) for kind in self.kinds)
+        if shape.sharing is not None:
+            diagonal = shape.sharing.pooled(diagonal)
         self.free = {kind: moments[kind] for kind in self.free_kinds}
         self.fixed = _added([moments[kind] for kind in self.kinds if kind not in self.free_kinds])
         self.diagonal = np.maximum(diagonal, 1e-12 * diagonal.max())
@@ -150,9 +166,12 @@ class Evidence:
         square, count = max(square, 1e-300), sum(self.counts.values())
         value = -count * np.log(square / count) - factor.log_determinant + log_penalty.sum()
         value += sum(self.counts[kind] * np.log(rho) for kind, rho in kind_weights.items())
+        sharing = self.shape.sharing
+        if sharing is not None:
+            value += sharing.log_determinant
         if not gradient:
             return 0.5 * value, None
-        inverse = factor.inverse() if self.free else None
+        inverse = factor.inverse() if self.free or sharing is not None else None
         diagonal = factor.inverse_diagonal() if inverse is None else np.diag(inverse)
         by_kind = []
         for kind, moments in self.free.items():
@@ -160,7 +179,11 @@ class Evidence:
             misfit = rho * moments.residual_square(weights)
             trace = 2 * np.vdot(inverse, moments.gram) - diagonal @ np.diag(moments.gram)
             by_kind.append(moments.count - count * misfit / square - rho * trace)
-        by_column = 1.0 - penalty * diagonal - count * penalty * weights**2 / square
+        if sharing is None:
+            traces, product = penalty * diagonal, penalty * weights
+        else:
+            traces, product = sharing.traces(penalty, inverse), sharing.times(penalty, weights)
+        by_column = 1.0 - traces - count * weights * product / square
         return 0.5 * value, 0.5 * np.concatenate([by_kind, self.columns.T @ by_column])
 
     def _solve(self, kind_weights, penalty):
@@ -169,7 +192,7 @@ class Evidence:
         for kind, moments in self.free.items():
             matrix += kind_weights[kind] * moments.gram
             rhs += kind_weights[kind] * moments.rhs
-        matrix[np.diag_indices_from(matrix)] += penalty
+        add_precision(matrix, penalty, self.shape.sharing)
         factor = Factor(matrix)
         weights = factor.solve(rhs)
         square = sum(rho * self.squares[kind] for kind, rho in kind_weights.items())
@@ -226,6 +249,7 @@ class Evidence:
             noise=float(np.sqrt(max(square, 0.0) / max(count, 1))),
             parameters=self._prior(parameters),
             found=parameters,
+            sharing=self.shape.sharing,
         )
 
     def _prior(self, parameters):
@@ -246,6 +270,14 @@ class Evidence:
         if isinstance(strength, Prior):
             exponents, strength = (strength.roughness_exponent, strength.column_exponent), strength.strength
         return self.regularisation(self.start(strength, exponents), log_evidence=False)
+
+
+def add_precision(matrix, penalty, sharing):
+    """Add Λ of λ to the lower triangle of a matrix."""
+    if sharing is None:
+        matrix[np.diag_indices_from(matrix)] += penalty
+    else:
+        sharing.add_to(matrix, penalty)
 
 
 def _added(parts):
