@@ -7,9 +7,9 @@
 /* Two sets of weights are taken at a time, so that radial functions and harmonics are read once for both. */
 struct combination_worker {
     environment made[LANES], kept[LANES]; /* the latter point to what was kept */
-    lanes *terms, *adjoint, *gradient;    /* [n_terms], [2][n_components], [2][n_blocks][3] */
+    lanes *terms, *adjoint, *gradient;    /* [n_terms], [n_components], [2][n_blocks][3] */
     lanes *weight, *features;             /* [n_features] for a block of several structures */
-    real *A, *A_adjoint;                  /* [n_density], [2][n_density] */
+    real *A, *A_adjoint;                  /* [n_density], [LANES][2][n_density] */
     real *coefficients;                   /* [n_sets][n_coefficients] of one structure and species */
     int32_t structure, species;           /* which these are of; -1: none yet */
     double *forces, *virials;             /* [n_sets][n_atoms][3], [n_sets][n_structures][9] */
@@ -44,11 +44,11 @@ static int worker_begin(combination_worker *w, const descriptor *d, size_t n_ato
     const size_t n_features = d->n_features, n_forces = 3 * n_atoms * n_sets, n_virials = 9 * n_structures * n_sets;
     const size_t n_terms = d->n_terms, n_components = d->n_components, one = sizeof(lanes), n_before = *n;
     if (reserve((void **)&w->terms, &c[0], n_terms, one, n) ||
-        reserve((void **)&w->adjoint, &c[1], 2 * n_components, one, n) ||
+        reserve((void **)&w->adjoint, &c[1], n_components, one, n) ||
         reserve((void **)&w->weight, &c[2], n_features, one, n) ||
         reserve((void **)&w->features, &c[3], n_features, one, n) ||
         reserve((void **)&w->A, &c[4], d->n_density, sizeof(real), n) ||
-        reserve((void **)&w->A_adjoint, &c[5], 2 * d->n_density, sizeof(real), n) ||
+        reserve((void **)&w->A_adjoint, &c[5], LANES * 2 * d->n_density, sizeof(real), n) ||
         reserve((void **)&w->coefficients, &c[6], n_sets * n_coefficients(d), sizeof(real), n) ||
         reserve((void **)&w->forces, &c[7], n_forces, sizeof(double), n) ||
         reserve((void **)&w->virials, &c[8], n_virials, sizeof(double), n))
@@ -57,7 +57,7 @@ static int worker_begin(combination_worker *w, const descriptor *d, size_t n_ato
         memset(w->terms, 0, n_terms * one);
         memset(w->weight, 0, n_features * one);
         memset(w->features, 0, n_features * one);
-        memset(w->A_adjoint, 0, 2 * d->n_density * sizeof(real)); /* stays so where no feature reads A */
+        memset(w->A_adjoint, 0, LANES * 2 * d->n_density * sizeof(real)); /* stays so where no feature reads A */
     }
     memset(w->forces, 0, n_forces * sizeof(double));
     memset(w->virials, 0, n_virials * sizeof(double));
@@ -94,7 +94,8 @@ static const real *coefficients_of(const task *t, combination_worker *w, int32_t
 }
 
 /* Forces and virials of one centre from the adjoints of its density, for n sets from `set` on. */
-static int add_forces(const task *t, combination_worker *w, const environment *env, int64_t centre, size_t set, int n)
+static int add_forces(const task *t, combination_worker *w, const environment *env, const real *adjoint, int64_t centre,
+                      size_t set, int n)
 {
     const centre_blocks *blocks = &t->e->blocks;
     const int32_t structure = blocks->centre_structure[centre], atom = blocks->centre_atom[centre];
@@ -102,9 +103,9 @@ static int add_forces(const task *t, combination_worker *w, const environment *e
     if (reserve((void **)&w->gradient, &w->capacity[9], 6 * (size_t)env->n_blocks, sizeof(lanes), &w->n_allocations))
         return OUT_OF_MEMORY;
     if (n == 2)
-        density_reverse_two(t->d, env, core, w->A_adjoint, w->gradient);
+        density_reverse_two(t->d, env, core, adjoint, w->gradient);
     else
-        density_reverse(t->d, env, core[0], w->A_adjoint, w->gradient);
+        density_reverse(t->d, env, core[0], adjoint, w->gradient);
     for (int s = 0; s < n; s++)
         environment_scatter(env, w->gradient + 3 * (size_t)s * env->n_blocks, atom,
                             w->forces + 3 * ((set + s) * t->n_atoms + (size_t)blocks->first_atom[structure]),
@@ -151,7 +152,7 @@ static int block_quadratic(const task *t, combination_worker *w, const kept_memo
                                t->d,
                                coefficients_of(t, w, blocks->centre_structure[c], blocks->species[block], set + s), A,
                                w->A_adjoint + s * t->d->n_density));
-            if (add_forces(t, w, env, c, set, n))
+            if (add_forces(t, w, env, w->A_adjoint, c, set, n))
                 return OUT_OF_MEMORY;
         }
     }
@@ -202,16 +203,15 @@ static int block_correlations(const task *t, combination_worker *w, const kept_m
         const int n = set + 2 <= t->what->n_sets ? 2 : 1;
         for (int s = 0; s < n; s++) {
             lanes energy;
-            reverse_block(t, w, block, set + s, one_structure, w->adjoint + (size_t)s * d->n_components, &energy);
-            for (int v = 0; v < count; v++)
+            reverse_block(t, w, block, set + s, one_structure, w->adjoint, &energy);
+            for (int v = 0; v < count; v++) {
+                correlations_store(d, w->adjoint, v, w->A_adjoint + (2 * v + s) * d->n_density);
                 add_energy(t, set + s, first + v, env[v], energy[v]);
+            }
         }
-        for (int v = 0; v < count; v++) {
-            for (int s = 0; s < n; s++)
-                correlations_store(d, w->adjoint + (size_t)s * d->n_components, v, w->A_adjoint + s * d->n_density);
-            if (add_forces(t, w, env[v], first + v, set, n))
+        for (int v = 0; v < count; v++)
+            if (add_forces(t, w, env[v], w->A_adjoint + 2 * v * d->n_density, first + v, set, n))
                 return OUT_OF_MEMORY;
-        }
     }
     return 0;
 }
