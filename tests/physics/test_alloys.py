@@ -12,8 +12,8 @@ import comitia
 from comitia.cli import cli
 
 ENERGY_LIMIT, FORCES_LIMIT = 4.5, 0.12  # meV/atom, eV/Å, mean absolute errors
-# strong, as predictions of systems of the training set that were left out ask for: the evidence of data that do not show
-# four elements together cannot know what a fit does there
+# strong, as predictions of systems of the training set that were left out ask for: data that do not show four elements
+# together cannot tell, by their evidence, what a fit does there
 STRONG_PRIOR = {"strength": [3e-4], "roughness_exponent": 0.3, "column_exponent": 0.4}
 
 
