@@ -213,6 +213,8 @@ def test_the_command_line(data, tmp_path, monkeypatch, capsys):
     assert {"nll", "miscalibration_area"} <= set(found["calibration"]["energy"])
     written = read_structures("out.xyz")
     assert written[0].atoms.info["energy_uncertainty"] == pytest.approx(found["structures"][0]["energy_uncertainty"])
+    alone = comitia.load("train.safetensors").compute(written[0].atoms, members=True)
+    assert_allclose(written[0].atoms.arrays["force_uncertainty"], alone.force_uncertainty, atol=1e-6)
     reference = read_structures(data / "test.xyz")
     assert written[3].energy == pytest.approx(reference[3].energy - found["structures"][3]["energy_error"])
     capsys.readouterr()

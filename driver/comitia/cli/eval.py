@@ -20,7 +20,7 @@ def write_predictions(path, structures, potential):
     frames = []
     for structure in structures:
         atoms = structure.atoms.copy()
-        prediction = potential.compute(atoms)
+        prediction = potential.compute(atoms, members=True)
         found = {"energy": prediction.energy, "forces": prediction.forces}
         if atoms.cell.rank == 3:
             found["stress"] = prediction.stress
@@ -31,6 +31,8 @@ def write_predictions(path, structures, potential):
             atoms.info["reference_energy"] = structure.energy
         for name in [name for name in atoms.arrays if name not in ("numbers", "positions")]:
             del atoms.arrays[name]
+        if prediction.force_uncertainty is not None:
+            atoms.arrays["force_uncertainty"] = prediction.force_uncertainty
         if structure.forces is not None:
             atoms.arrays["reference_forces"] = structure.forces
         atoms.calc = SinglePointCalculator(atoms, **found)
