@@ -14,6 +14,7 @@ def write_tensors(path, tensors, metadata):
     """Write {name: array} and a dict to `path`; the CRC-32 of everything before the last tensor is that tensor."""
     from safetensors.numpy import save as serialise
 
+    tensors = {name: np.ascontiguousarray(tensor).reshape(np.shape(tensor)) for name, tensor in tensors.items()}
     content = bytearray(serialise({**tensors, "checksum": np.zeros(4, np.uint8)}, {"comitia": to_json(metadata)}))
     content[-4:] = zlib.crc32(memoryview(content)[:-4]).to_bytes(4, "little")
     write_atomic(path, content)

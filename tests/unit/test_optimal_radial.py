@@ -1,16 +1,19 @@
 """Radial functions learned from densities: uncorrelated, optimal, smooth at the cutoff, and a fit that uses them."""
 
 import models
+import msgspec
 import numpy as np
 import pytest
 import reference
 from numpy.testing import assert_allclose, assert_array_equal
 
+import comitia
 from comitia.density import Descriptor, optimal
 from comitia.density.descriptor import Basis
 from comitia.density.features import total_degree
 from comitia.density.presets import PRESETS, preset
 from comitia.errors import SettingsError
+from comitia.potential import Potential
 from comitia.training.radials import density_covariance, learn_radial
 
 CUTOFF, L_MAX, N_MAX = 5.0, 3, 5
@@ -92,6 +95,19 @@ def test_channels_that_mix_species_share_their_functions(atoms):
     built = Descriptor.build(SPECIES, CUTOFF, optimal=functions, contraction=contraction, pseudo_species=1, **options)
     one = models.crystal(SPECIES, (2, 2, 1), rattle=0.2)
     assert_allclose(built.sums([one])[0], reference.sums(built, one), rtol=1e-11, atol=1e-11)
+
+
+def test_a_model_with_learned_functions_survives_its_file(atoms, tmp_path):
+    basis = Basis(radial="optimal", n_max=[4, 4, 2, 0], l_max=[0, 7, 2, 0], max_features=60)
+    functions = learn_radial(atoms, SPECIES, CUTOFF, basis)
+    built = Descriptor.build(SPECIES, CUTOFF, optimal=functions, **msgspec.structs.asdict(basis))
+    assert built.l_max < 7  # only some of the functions are used
+    weights = np.random.default_rng(0).normal(size=(2, built.width))
+    saved = Potential(built, weights, [0.0, 0.0])
+    saved.save(tmp_path / "model.safetensors")
+    loaded = comitia.load(tmp_path / "model.safetensors")
+    assert_array_equal(loaded.descriptor.radial_offset, built.radial_offset)
+    assert_array_equal(loaded.compute(atoms[0]).forces, saved.compute(atoms[0]).forces)
 
 
 def test_optimal_functions_need_data():

@@ -204,7 +204,7 @@ class Descriptor:
         n_radial = max(n_max)
         offset = np.arange(used_l + 1, dtype=np.int32) * n_radial
         if basis.radial == "optimal":
-            spline, offset = optimal.spline, optimal.offset[:, : used_l + 1]
+            spline, offset = optimal.spline, np.ascontiguousarray(optimal.offset[:, : used_l + 1])
         elif basis.radial == "bessel":
             spline = radial.spline_table(lambda r: radial.bessel(r, n_radial, cutoff), cutoff)
             offset = np.zeros(used_l + 1, np.int32)
