@@ -1,15 +1,18 @@
-"""An alloy of four elements with learned pseudo-species, from its elements and binaries.
+"""Alloys with learned pseudo-species: four elements from pure ones and binaries, and 25 elements from 100 structures.
 
-Li, Chen, Zheng, Zuo, Ong, npj Comput. Mater. 6, 70 (2020).
+Li et al., npj Comput. Mater. 6, 70 (2020); Lopanitsyna et al., Phys. Rev. Mater. 7, 045802 (2023).
 """
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import comitia
 from comitia.cli import cli
+from comitia.report.element_map import group_and_period
+from comitia.structures import read_structures
 
 ENERGY_LIMIT, FORCES_LIMIT = 4.5, 0.12  # meV/atom, eV/Å, mean absolute errors
 # strong, as predictions of systems of the training set that were left out ask for: data that do not show four elements
@@ -51,3 +54,39 @@ def test_a_quaternary_alloy_from_its_elements_and_binaries(shared_data, tmp_path
     # what is learned is the group of the periodic table: Nb and Ta, Mo and W
     niobium, molybdenum, tantalum, tungsten = potential.descriptor.contraction[1]
     assert abs(niobium - tantalum) + abs(molybdenum - tungsten) < 0.2 * abs(niobium - molybdenum)
+
+
+@pytest.mark.long
+@pytest.mark.shared
+@pytest.mark.timeout(3600)
+def test_twenty_five_elements(shared_data, tmp_path, capsys):
+    """Strongly distorted structures, each element in few of them; the composition alone leaves 565 meV/atom."""
+    data = shared_data / "hea25_subset"
+    potential, report = fitted(
+        tmp_path,
+        data=str(data / "hea25_100.xyz.xz"),
+        cutoff=5.0,
+        members=4,
+        folds=3,
+        test={"file": str(data / "hea25_10_metatrain.xyz.xz")},
+        weights={"virial": 0.4},
+        basis={"radial": "optimal", "pseudo_species": 3, "n_max": [8, 6, 4], "l_max": [0, 4, 3], "max_features": 80},
+        regularisation=STRONG_PRIOR,
+    )
+    folds, test = (report["errors"][part] for part in ("folds", "test"))
+    forces = np.concatenate([s.forces.ravel() for s in read_structures(data / "hea25_100.xyz.xz")])
+    with capsys.disabled():
+        for name, errors in (("folds", folds), ("test", test)):
+            print(f"\nHEA25 {name} RMSE {errors['energy']['rmse']:.0f} meV/atom, {errors['forces']['rmse']:.2f} eV/Å")
+    assert folds["energy"]["rmse"] < 0.8 * 565
+    assert folds["forces"]["rmse"] < 0.4 * forces.std()
+    assert test["energy"]["rmse"] < 0.6 * 565
+    # elements of one group or of adjacent ones are closer to one another in the map than elements are on average
+    group, u = np.array([group_and_period(int(z))[0] for z in potential.species]), potential.descriptor.contraction.T
+    first, second = np.triu_indices(len(group), 1)
+    distance = np.linalg.norm(u[first] - u[second], axis=1)
+    assert distance[np.abs(group[first] - group[second]) <= 1].mean() < 0.9 * distance.mean()
+    figure = tmp_path / "map.png"
+    shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "model.safetensors"), "--figure", str(figure)])
+    assert shown.exit_code == 0, shown.output
+    assert figure.stat().st_size > 10_000
