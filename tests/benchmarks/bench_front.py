@@ -16,7 +16,7 @@ from timing import ratio, time_codes
 
 KEYS = {"energy": "REF_energy", "forces": "REF_forces", "virial": "REF_virial"}
 MODELS = {  # settings of the fit
-    "order 2": {"basis": {"radial": "optimal", "n_max": [10, 8, 0], "l_max": [0, 7, 0], "max_features": 250}},
+    "order 2": {"basis": {"radial": "bessel", "n_max": [12, 8, 0], "l_max": [0, 6, 0]}},
     "fast": {"accuracy": "fast"},
     "balanced": {"accuracy": "balanced"},
     "accurate": {"accuracy": "accurate"},
