@@ -92,7 +92,7 @@ def without_idle(descriptor, columns):
     used, place = np.unique(feature, return_inverse=True)
     features = descriptor.features[used]
     l_max = int(max(features[:, [2, 4, 6, 8]].max(), 0))
-    offset = descriptor.radial_offset[..., : l_max + 1]
+    offset = np.ascontiguousarray(descriptor.radial_offset[..., : l_max + 1])
     shorter = dataclasses.replace(descriptor, features=features, l_max=l_max, radial_offset=offset)
     return shorter, species * len(used) + place
 
