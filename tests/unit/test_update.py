@@ -16,10 +16,12 @@ from comitia.structures import read_structures
 from comitia.training import FitSettings, fit, sums
 
 HELD = {"core": False, "reference_energies": {"Ar": -3.0, "Kr": -5.0}, "regularisation": 1e-8}
+FIXED = BASIS | {"radial": "bessel"}  # the same whatever the data, so that an update can equal the fit to all of them
+LEARNED = BASIS | {"radial": "optimal"}
 
 
 def settings(data, **changes):
-    content = {"data": data, "cutoff": CUTOFF, "basis": BASIS, "members": 4, "keep_sums": True}
+    content = {"data": data, "cutoff": CUTOFF, "basis": FIXED, "members": 4, "keep_sums": True}
     return convert(content | changes, FitSettings, "test")
 
 
@@ -41,6 +43,16 @@ def folder(tmp_path_factory):
 def test_the_sums_lie_beside_the_model(folder):
     assert sorted(path.name for path in folder.glob("old.*")) == ["old.json", "old.safetensors", "old.sums", "old.xyz"]
     assert {path.suffix for path in (folder / "old.sums").iterdir()} == {".safetensors"}
+
+
+def test_radial_functions_stay_those_of_the_first_fit(folder, tmp_path):
+    path = tmp_path / "first.safetensors"
+    fit(settings("old.xyz", basis=LEARNED), folder, path, progress=False)
+    changes = {"basis": LEARNED, "previous": str(path)}
+    updated = fit(settings("new.xyz", **changes), folder, tmp_path / "updated.safetensors", progress=False)
+    first = comitia.load(path).descriptor
+    for name in ("spline", "radial_offset", "features", "factor_variance"):
+        assert_array_equal(getattr(updated.potential.descriptor, name), getattr(first, name))
 
 
 @pytest.mark.parametrize("data", ["new.xyz", "all.xyz"])
@@ -172,7 +184,7 @@ def test_the_command_line(folder, tmp_path, monkeypatch, capsys):
     shutil.copy(folder / "old.xyz", tmp_path)
     shutil.copy(folder / "all.xyz", tmp_path)
     for name in ("old", "all"):
-        text = f"data: {name}.xyz\ncutoff: {CUTOFF}\nmembers: 4\nbasis: {json.dumps(BASIS)}\n"
+        text = f"data: {name}.xyz\ncutoff: {CUTOFF}\nmembers: 4\nbasis: {json.dumps(FIXED)}\n"
         (tmp_path / f"{name}.yaml").write_text(text)
     cli.main(["fit", "old.yaml", "--keep-sums"], standalone_mode=False)
     cli.main(["fit", "all.yaml", "--previous", "old.safetensors"], standalone_mode=False)

@@ -149,7 +149,7 @@ class Descriptor:
         where the functions depend on the species of the neighbour
     features : (n_features, 10) int32 array, see `comitia.density.features.feature_list`
     factor_variance : (n_channels, n_l, n_radial) array or None; variance expected of a factor (k, l, n) with optimal
-        radial functions, for the prior of a fit; not in the model file
+        radial functions, for the prior of a fit
     """
 
     species: np.ndarray
@@ -204,7 +204,8 @@ class Descriptor:
         n_radial = max(n_max)
         offset = np.arange(used_l + 1, dtype=np.int32) * n_radial
         if basis.radial == "optimal":
-            spline, offset = optimal.spline, np.ascontiguousarray(optimal.offset[:, : used_l + 1])
+            spline, variance = optimal.spline, variance[:, : used_l + 1]
+            offset = np.ascontiguousarray(optimal.offset[:, : used_l + 1])
         elif basis.radial == "bessel":
             spline = radial.spline_table(lambda r: radial.bessel(r, n_radial, cutoff), cutoff)
             offset = np.zeros(used_l + 1, np.int32)

@@ -1,7 +1,8 @@
 """The model file: safetensors, with every number a tensor, one metadata key of JSON, and a checksum at the end.
 
 Version 1 grows by additions that older files lack: features of order 4, whose rows fill the columns that were free;
-radial functions that depend on the species of the neighbour, a `radial_offset` with a row for each of them.
+radial functions that depend on the species of the neighbour, a `radial_offset` with a row for each of them; the
+variance of factors of learned ones, for a fit that goes on from this one.
 """
 
 import numpy as np
@@ -33,7 +34,10 @@ TENSORS = {  # name -> kind and number of dimensions, or numbers that it may be
     "alpha": (np.floating, 1),
     "recentred": (np.integer, 0),
 }
-OPTIONAL = {"force_floor": (np.floating, 0)}  # absent from files that know nothing of it
+OPTIONAL = {  # absent from files that know nothing of it
+    "force_floor": (np.floating, 0),
+    "factor_variance": (np.floating, 3),
+}
 
 
 def save(potential, path):
@@ -55,6 +59,8 @@ def save(potential, path):
         "force_floor": np.array(potential.force_floor),
         "recentred": np.array(int(potential.recentred), np.int64),
     }
+    if d.factor_variance is not None:
+        tensors["factor_variance"] = np.array(d.factor_variance[:, : d.l_max + 1], float)
     if potential.core is not None:
         tensors["core_inner"] = np.ascontiguousarray(potential.core.inner, float)
         tensors["core_outer"] = np.ascontiguousarray(potential.core.outer, float)
@@ -73,6 +79,11 @@ def _couples(row):
     """Whether the angular momenta of a feature couple to a scalar, through its L at order 4."""
     ls = row[2 : 2 * row[0] + 1 : 2]
     return couples(ls) and (row[0] < 4 or row[9] in intermediates(*ls))
+
+
+def _sound_variance(tensors, shape):
+    variance = tensors.get("factor_variance")
+    return variance is None or (variance.shape == shape and np.all((variance > 0) & (variance <= 1)))
 
 
 def _check(path, tensors):
@@ -109,6 +120,7 @@ def _check(path, tensors):
         and len(tensors["alpha"]) == 2
         and np.all(tensors["alpha"] > 0)
         and tensors.get("force_floor", 0.0) >= 0
+        and _sound_variance(tensors, (n_channels, l_max + 1, n_radial))
         and ("core_inner" in tensors) == ("core_outer" in tensors)
     )
     if not sound:
@@ -147,6 +159,7 @@ def load(path):
         int(tensors["l_max"]),
         tensors["radial_offset"],
         tensors["features"],
+        tensors.get("factor_variance"),
     )
     try:
         core = None
