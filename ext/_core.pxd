@@ -11,6 +11,7 @@ cdef extern from "descriptor.h" nogil:
         double cutoff
         int n_intervals, n_functions
         const double *spline
+        const float *spline_single
         const int32_t *spline_start
         int n_stride
         const int32_t *radial_offset

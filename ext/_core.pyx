@@ -177,6 +177,8 @@ cdef class Kernel:
     spline : (n_tables, n_intervals, 6, n_functions) array, one table for each species or for all of them; n_functions
         padded to a multiple of 8
     program : dict of arrays, see `comitia.density.program.arrange`
+    single : bool, whether energies, forces and virials are made of single precision numbers; sums of them, what
+        members and training need, and the vectors between atoms are not
     core : None, or (inner, outer, charge): (n_species, n_species) Å twice, and atomic numbers
     """
 
@@ -184,7 +186,8 @@ cdef class Kernel:
     cdef object kept
     cdef readonly int n_species, n_features
 
-    def __cinit__(self, double cutoff, int l_max, contraction, spline, program, int n_features, core=None):
+    def __cinit__(self, double cutoff, int l_max, contraction, spline, program, int n_features, core=None,
+                  bint single=False):
         self.kept = []
         self.n_species, self.n_features = contraction.shape[1], n_features
         self.d.n_species, self.d.n_channels, self.d.l_max = contraction.shape[1], contraction.shape[0], l_max
@@ -202,6 +205,7 @@ cdef class Kernel:
         self.d.n_shared = program["n_shared"]
         self.d.n_terms = program["n_terms"]
         self.d.spline = self.reals(spline)
+        self.d.spline_single = self.floats(spline) if single else NULL
         self.d.contraction = self.reals(contraction)
         self.d.coupling = self.reals(program["coupling"])
         self.d.radial_offset = self.integers(program["radial_offset"])
@@ -255,6 +259,15 @@ cdef class Kernel:
         cdef const double[::1] view
         flat = np.array(array, float).ravel()
         aligned = _aligned(flat.size)
+        aligned[: flat.size] = flat
+        self.kept.append(aligned)
+        view = aligned
+        return &view[0]
+
+    cdef const float *floats(self, array):
+        cdef const float[::1] view
+        flat = np.array(array, np.float32).ravel()
+        aligned = _aligned(flat.size // 2 + 1).view(np.float32)
         aligned[: flat.size] = flat
         self.kept.append(aligned)
         view = aligned

@@ -5,7 +5,17 @@
 #define TEXT(name) TEXT_OF(name)
 
 const kernels COPY(kernels) = {
-    TEXT(COMITIA_INSTRUCTIONS), LANES,           evaluator_free, evaluate,      evaluate_combinations,
-    evaluate_tangent,           evaluate_design, linear_members, linear_finite, member_evaluator_free,
+    TEXT(COMITIA_INSTRUCTIONS),
+    LANES,
+    evaluator_free,
+    evaluate,
+#ifndef COMITIA_SINGLE /* energies, forces and virials alone are made in single precision */
+    evaluate_combinations,
+    evaluate_tangent,
+    evaluate_design,
+    linear_members,
+    linear_finite,
+    member_evaluator_free,
     evaluate_members,
+#endif
 };

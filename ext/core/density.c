@@ -3,7 +3,7 @@
 #include <string.h>
 
 /* Harmonics whose sums stay in registers: there are 32 with AVX-512, else 16. */
-enum { EXPAND_TILE = LANES == 8 ? 16 : 8, REVERSE_TILE = LANES == 8 ? 8 : 4 };
+enum { EXPAND_TILE = REGISTERS / 2, REVERSE_TILE = REGISTERS / 4 };
 
 /* A run of harmonics [begin, end) of one channel with the same radial functions: n of them from `function`. */
 typedef struct {
@@ -51,8 +51,10 @@ INLINE void expand_tile(const descriptor *d, const environment *env, int k, int 
 INLINE void expand_run(const descriptor *d, const environment *env, int k, int f, int lm, int end, const int width,
                        real *A)
 {
-    for (; LANES == 8 && lm + 16 <= end; lm += 16)
+    for (; EXPAND_TILE == 16 && lm + 16 <= end; lm += 16)
         expand_tile(d, env, k, f, lm, width, 16, A);
+    for (; EXPAND_TILE == 8 && LANES == 8 && lm + 8 <= end; lm += 8)
+        expand_tile(d, env, k, f, lm, width, 8, A);
     for (; lm + 4 <= end; lm += 4)
         expand_tile(d, env, k, f, lm, width, 4, A);
     for (; lm < end; lm++)

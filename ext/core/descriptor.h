@@ -26,6 +26,7 @@ typedef struct {
     /* radial functions: quintic pieces in powers of the position inside one of n_intervals equal intervals */
     int n_intervals, n_functions; /* n_functions is a multiple of PADDING */
     const double *spline;         /* [n_intervals][6][n_functions], for each species or for all of them */
+    const float *spline_single;   /* the same, for kernels in single precision; else NULL */
     const int32_t *spline_start;  /* [n_species]: where those of neighbours of this species begin */
     int n_stride;                 /* padded number of n of each l */
     const int32_t *radial_offset; /* [l_max + 1]: function of n = 0 */

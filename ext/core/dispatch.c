@@ -4,10 +4,13 @@
 
 #ifdef COMITIA_DISPATCH
 extern const kernels kernels_avx512, kernels_avx2, kernels_baseline;
+extern const kernels kernels_avx512_single, kernels_avx2_single, kernels_baseline_single;
 static const kernels *const copies[] = {&kernels_avx512, &kernels_avx2, &kernels_baseline};
+static const kernels *const single_copies[] = {&kernels_avx512_single, &kernels_avx2_single, &kernels_baseline_single};
 #else
-extern const kernels kernels_generic;
+extern const kernels kernels_generic, kernels_generic_single;
 static const kernels *const copies[] = {&kernels_generic};
+static const kernels *const single_copies[] = {&kernels_generic_single};
 #endif
 enum { N_COPIES = sizeof copies / sizeof *copies };
 
@@ -53,6 +56,14 @@ const kernels *kernels_in_use(void)
     return chosen != NULL ? chosen : kernels_available(0);
 }
 
+static const kernels *single_precision(const kernels *copy)
+{
+    int c = 0;
+    while (copies[c] != copy)
+        c++;
+    return single_copies[c];
+}
+
 void evaluator_free(evaluator *e)
 {
     if (e->made_by != NULL)
@@ -63,7 +74,8 @@ void evaluator_free(evaluator *e)
 int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
              const evaluation *what)
 {
-    const kernels *copy = kernels_in_use();
+    const int single = d->spline_single != NULL && !what->keep; /* what is kept is for kernels of doubles */
+    const kernels *copy = single ? single_precision(kernels_in_use()) : kernels_in_use();
     if (e->made_by != copy) { /* memory is laid out for one number of lanes */
         evaluator_free(e);
         e->made_by = copy;

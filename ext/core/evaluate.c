@@ -40,7 +40,9 @@ void evaluator_free(evaluator *e)
         kept_free(&e->kept[t]);
     free(e->kept);
     free(e->kept_where);
+#ifndef COMITIA_SINGLE /* which combinations are not made in */
     combination_workers_free(e);
+#endif
     blocks_free(&e->blocks);
     *e = (evaluator){0};
 }
@@ -104,10 +106,12 @@ static int reserve_kept(evaluator *e, size_t n_structures, int n_threads)
     return reserve((void **)&e->kept_where, &e->kept_capacity, n_atoms, sizeof(int64_t), &e->n_allocations);
 }
 
-/* What is collected while structure and species of the centres stay the same. */
+/* What is collected while structure and species of the centres stay the same; in single precision, from few of them. */
 typedef struct {
-    int32_t structure, species;
+    int32_t structure, species, n_times;
 } collected;
+
+enum { MOST_TIMES = sizeof(real) < sizeof(double) ? 32 : INT32_MAX };
 
 static double *sums_of(const descriptor *d, worker *w, int32_t structure, int species)
 {
@@ -133,10 +137,10 @@ static void flush(const descriptor *d, worker *w, const collected *now)
 
 static void collect(const descriptor *d, worker *w, int32_t structure, int species, collected *now)
 {
-    if (structure == now->structure && species == now->species)
+    if (structure == now->structure && species == now->species && ++now->n_times < MOST_TIMES)
         return;
     flush(d, w, now);
-    *now = (collected){structure, species};
+    *now = (collected){structure, species, 0};
     if (d->n_dense)
         memset(w->products, 0, quadratic_size(d) * sizeof(real));
     else
@@ -336,7 +340,7 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
         /* the work is cut for the threads asked for, also where fewer come (OMP_THREAD_LIMIT, OMP_DYNAMIC) */
         for (int t = omp_get_thread_num(); t < n_threads; t += omp_get_num_threads()) {
             worker *w = &e->workers[t];
-            collected now = {-1, -1};
+            collected now = {-1, -1, 0};
             w->kept = what->keep ? &e->kept[t] : NULL;
             int error = worker_begin(e, d, w, n_structures, what);
             for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)

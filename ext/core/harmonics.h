@@ -34,10 +34,11 @@ INLINE void harmonics_parts_of(const harmonics_table *table, int l_max, lanes x,
     }
     for (int l = 0; l <= l_max; l++) {
         for (int m = 0; m + 1 < l; m++)
-            part->q[l][m] = table->ahead[l][m] * z * part->q[l - 1][m] - table->behind[l][m] * part->q[l - 2][m];
+            part->q[l][m] =
+                (real)table->ahead[l][m] * z * part->q[l - 1][m] - (real)table->behind[l][m] * part->q[l - 2][m];
         if (l > 0)
-            part->q[l][l - 1] = table->ahead[l][l - 1] * z * part->q[l - 1][l - 1];
-        part->q[l][l] = (lanes){0} + table->diagonal[l];
+            part->q[l][l - 1] = (real)table->ahead[l][l - 1] * z * part->q[l - 1][l - 1];
+        part->q[l][l] = (lanes){0} + (real)table->diagonal[l];
         part->q[l][l + 1] = (lanes){0};
     }
 }
@@ -60,9 +61,9 @@ INLINE void harmonics_tangent(const harmonics_table *table, int l_max, const har
 {
     for (int l = 0; l <= l_max; l++) {
         lanes *row = value + l * l + l;
-        row[0] = table->slope[l][0] * part->q[l][1] * z;
+        row[0] = (real)table->slope[l][0] * part->q[l][1] * z;
         for (int m = 1; m <= l; m++) {
-            lanes q = (double)m * part->q[l][m], slope = table->slope[l][m] * part->q[l][m + 1] * z;
+            lanes q = (real)m * part->q[l][m], slope = (real)table->slope[l][m] * part->q[l][m + 1] * z;
             row[m] = q * (x * part->cosine[m - 1] - y * part->sine[m - 1]) + slope * part->cosine[m];
             row[-m] = q * (x * part->sine[m - 1] + y * part->cosine[m - 1]) + slope * part->sine[m];
         }
@@ -75,10 +76,10 @@ INLINE void harmonics_gradient(const harmonics_table *table, int l_max, const ha
     for (int l = 0; l <= l_max; l++) {
         lanes *plus = rows + 4 * (l * l + l), *minus = plus;
         plus[0] = plus[1] = (lanes){0};
-        plus[2] = table->slope[l][0] * part->q[l][1];
+        plus[2] = (real)table->slope[l][0] * part->q[l][1];
         plus[3] = part->q[l][0];
         for (int m = 1; m <= l; m++) {
-            const lanes q = (double)m * part->q[l][m], slope = table->slope[l][m] * part->q[l][m + 1];
+            const lanes q = (real)m * part->q[l][m], slope = (real)table->slope[l][m] * part->q[l][m + 1];
             plus += 4;
             minus -= 4;
             plus[0] = q * part->cosine[m - 1];
@@ -99,7 +100,7 @@ INLINE void harmonics_reverse(const harmonics_table *table, int l_max, const har
 {
     lanes gx = {0}, gy = {0}, gz = {0};
     for (int l = 1; l <= l_max; l++)
-        gz += table->slope[l][0] * part->q[l][1] * adjoint[l * l + l];
+        gz += (real)table->slope[l][0] * part->q[l][1] * adjoint[l * l + l];
     for (int m = 1; m <= l_max; m++) {
         lanes plus = {0}, minus = {0}, plus_z = {0}, minus_z = {0};
         for (int l = m; l <= l_max; l++) {
@@ -107,13 +108,13 @@ INLINE void harmonics_reverse(const harmonics_table *table, int l_max, const har
             plus += part->q[l][m] * row[m];
             minus += part->q[l][m] * row[-m];
             if (l > m) {
-                lanes slope = table->slope[l][m] * part->q[l][m + 1];
+                lanes slope = (real)table->slope[l][m] * part->q[l][m + 1];
                 plus_z += slope * row[m];
                 minus_z += slope * row[-m];
             }
         }
-        gx += (double)m * (plus * part->cosine[m - 1] + minus * part->sine[m - 1]);
-        gy += (double)m * (minus * part->cosine[m - 1] - plus * part->sine[m - 1]);
+        gx += (real)m * (plus * part->cosine[m - 1] + minus * part->sine[m - 1]);
+        gy += (real)m * (minus * part->cosine[m - 1] - plus * part->sine[m - 1]);
         gz += plus_z * part->cosine[m] + minus_z * part->sine[m];
     }
     *x = gx;

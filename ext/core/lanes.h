@@ -1,6 +1,7 @@
 /* What every kernel shares: vectors of the width of the instruction set that it is compiled for.
  *
- * `lanes` holds LANES neighbours, radial functions or centre atoms: the numbers that fit into one register. Tables
+ * `lanes` holds LANES neighbours, radial functions or centre atoms: the numbers that fit into one register. They are
+ * doubles, or floats where COMITIA_SINGLE is defined. Tables
  * that Python fills have rows padded to multiples of PADDING, which is a multiple of LANES for every set.
  * Helpers of several files are INLINE in a header, so that each copy has its own.                            */
 #ifndef COMITIA_LANES_H
@@ -13,27 +14,39 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-#if defined(__AVX512F__)
-enum { LANES = 8 };
-#elif defined(__AVX__)
-enum { LANES = 4 };
+#ifdef COMITIA_SINGLE
+typedef float real; /* half the width of a register of AVX-512 is as fast on many CPUs, and keeps PADDING */
+#define SPLINE spline_single
 #else
-enum { LANES = 2 };
-#endif
-
-enum { PADDING = 8, L_MAX = 8, N_LM_MAX = (L_MAX + 1) * (L_MAX + 1) };
-
 typedef double real;
 #define SPLINE spline
+#endif
+
+#if defined(__AVX512F__) || (defined(COMITIA_SINGLE) && defined(__AVX__))
+#define N_LANES 8
+#elif defined(COMITIA_SINGLE) || defined(__AVX__)
+#define N_LANES 4
+#else
+#define N_LANES 2
+#endif
+
+#ifdef __AVX512F__
+enum { REGISTERS = 32 };
+#else
+enum { REGISTERS = 16 };
+#endif
+
+enum { LANES = N_LANES, PADDING = 8, L_MAX = 8, N_LM_MAX = (L_MAX + 1) * (L_MAX + 1) };
+
 typedef real lanes __attribute__((vector_size(LANES * sizeof(real))));
 
 /* a0 b0 a1 b1 ... of the lower and of the upper halves of two vectors */
 INLINE void interleave(lanes a, lanes b, lanes *lower, lanes *upper)
 {
-#if defined(__AVX512F__)
+#if N_LANES == 8
     *lower = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
     *upper = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-#elif defined(__AVX__)
+#elif N_LANES == 4
     *lower = __builtin_shufflevector(a, b, 0, 4, 1, 5);
     *upper = __builtin_shufflevector(a, b, 2, 6, 3, 7);
 #else

@@ -265,10 +265,10 @@ class Descriptor:
                 table[:, :, l * stride : l * stride + n] = self.spline[:, :, first[l] : first[l] + n]
         return program, padded
 
-    def kernel(self, core=None):
+    def kernel(self, core=None, single=False):
         """The compiled kernel of this descriptor, with the repulsive core given as (inner, outer, charge)."""
         program, spline = self._program
-        return Kernel(self.cutoff, self.l_max, self.contraction, spline, program, self.n_features, core)
+        return Kernel(self.cutoff, self.l_max, self.contraction, spline, program, self.n_features, core, single)
 
     def member_kernel(self, kernel, weights, core):
         """The compiled kernel of all members at once, see `MemberKernel`."""

@@ -127,8 +127,13 @@ def _check(path, tensors):
         raise ModelError(f"{path}: the tensors do not fit together; fit the model again")
 
 
-def load(path):
+def load(path, precision="float64"):
     """The potential in a model file.
+
+    Parameters
+    ----------
+    path : str or Path
+    precision : "float64" or "float32", of the kernel; see `Potential`
 
     Raises
     ------
@@ -174,6 +179,7 @@ def load(path):
             recentred=bool(tensors["recentred"]),
             metadata=metadata,
             force_floor=tensors.get("force_floor", 0.0),
+            precision=precision,
         )
     except (ModelError, KeyError) as error:
         raise ModelError(f"{path}: the tensors do not fit together ({error}); fit the model again") from error

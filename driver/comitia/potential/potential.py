@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from comitia.density import Descriptor
-from comitia.errors import ModelError
+from comitia.errors import ModelError, SettingsError
 from comitia.potential.baselines import ZBL
 from comitia.potential.evaluator import Evaluator, committee_energies, evaluate_committee, refuse_non_finite
 from comitia.threads import default_threads
@@ -53,6 +53,8 @@ class Potential:
     alpha_forces, force_floor : float; force uncertainties are √(floor² + alpha_forces² × raw variance), eV/Å
     recentred : bool, whether the mean of the members is the fit to all data
     metadata : dict that JSON can hold
+    precision : "float64", or "float32" for energies, forces and virials from a kernel of single precision numbers;
+        the vectors between atoms, all sums over atoms, member forces and derivatives of features stay in float64
 
     Musil et al., J. Chem. Theory Comput. 15, 906 (2019); Imbalzano et al., J. Chem. Phys. 154, 074102 (2021).
     """
@@ -68,6 +70,7 @@ class Potential:
         recentred=False,
         metadata=None,
         force_floor=0.0,
+        precision="float64",
     ):
         self.descriptor = descriptor
         self.weights = np.array(weights, float, ndmin=2)
@@ -77,6 +80,9 @@ class Potential:
         self.force_floor = float(force_floor)
         self.recentred = bool(recentred)
         self.metadata = dict(metadata or {})
+        self.precision = precision
+        if precision not in ("float64", "float32"):
+            raise SettingsError(f"precision is {precision!r}; it must be float64 or float32")
         if self.weights.shape[1] != descriptor.width:
             raise ModelError(
                 f"each member has {self.weights.shape[1]} weights; the descriptor needs {descriptor.width}"
@@ -108,7 +114,8 @@ class Potential:
     @cached_property
     def kernel(self):
         """The compiled kernel, repulsive core included."""
-        return self.descriptor.kernel(None if self.core is None else self.core.parameters)
+        core = None if self.core is None else self.core.parameters
+        return self.descriptor.kernel(core, self.precision == "float32")
 
     @cached_property
     def mean_weights(self):
