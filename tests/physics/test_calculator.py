@@ -115,3 +115,27 @@ def test_relaxation_ends_with_small_forces(potential, atoms):
     energy = atoms.get_potential_energy()
     BFGS(FrechetCellFilter(atoms), logfile=None, maxstep=0.02).run(fmax=0.5, steps=15)
     assert atoms.get_potential_energy() < energy
+
+
+def test_the_committee_says_its_uncertainties(potential, atoms):
+    """Those of energies always, those of forces when they are asked for; ASE's own properties stay apart from them."""
+    p = potential.compute(atoms, members=True)
+    assert np.isfinite(atoms.get_forces()).all()
+    assert "force_uncertainty" not in atoms.calc.results
+    assert atoms.calc.get_property("energy_uncertainty", atoms) == pytest.approx(p.energy_uncertainty, rel=1e-9)
+    assert_allclose(atoms.calc.get_property("force_uncertainty", atoms), p.force_uncertainty, rtol=1e-9)
+    assert_allclose(atoms.calc.results["member_forces"], p.member_forces, rtol=0, atol=1e-11)
+    atoms.calc = potential.calculator(members=True)
+    assert atoms.get_potential_energy() == pytest.approx(p.energy, rel=1e-13)
+    assert_allclose(atoms.calc.results["force_uncertainty"], p.force_uncertainty, rtol=1e-9)
+    assert set(atoms.get_properties(["forces"])) == {"energy", "free_energy", "energies", "forces", "stress", "natoms"}
+
+
+def test_a_single_member_has_no_uncertainty():
+    from ase.calculators.calculator import PropertyNotImplementedError
+
+    atoms = systems.structures([14])["triclinic"]
+    atoms.calc = systems.potential([14], n_max=[2, 0, 0], l_max=[0, 0, 0]).calculator(members=True)
+    assert np.isfinite(atoms.get_forces()).all()
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.calc.get_property("force_uncertainty", atoms)

@@ -104,6 +104,18 @@ def test_each_structure_of_a_batch_has_weights_of_its_own(potential):
     assert found.member_forces is not None
 
 
+def test_compute_gives_it_for_structures_of_any_size(potential):
+    structures = [systems.structures(SPECIES)[name] for name in ("triclinic", "molecule")]
+    found = potential.compute(structures, members=True, n_threads=2, uncertainty_gradient=True)
+    for atoms, one in zip(structures, found, strict=True):
+        alone = evaluate(potential, [atoms], uncertainty_gradient=True)
+        assert_allclose(one.uncertainty_gradient, alone.uncertainty_gradients[0], rtol=0, atol=1e-11)
+        assert_allclose(one.uncertainty_virial, alone.uncertainty_virials[0], rtol=0, atol=1e-11)
+        assert_allclose(one.forces, alone.forces[0], rtol=0, atol=1e-11)
+        assert one.force_uncertainty.shape == one.forces.shape
+    assert potential.compute(structures[0]).uncertainty_gradient is None
+
+
 def test_what_is_not_kept_is_made_again(potential):
     batch = potential.descriptor.batch([systems.crystal(SPECIES, (2, 1, 1), seed=3)])
     weights = np.ascontiguousarray(potential.member_weights[None, :3])
@@ -129,8 +141,9 @@ def test_members_that_agree_have_no_gradient():
 
 def test_one_member_has_no_uncertainty():
     with pytest.raises(ModelError, match="one member has no uncertainty"):
-        evaluate(systems.potential(SPECIES, n_members=1), [systems.structures(SPECIES)["molecule"]],
-                 uncertainty_gradient=True)  # fmt: skip
+        systems.potential(SPECIES, n_members=1).compute(
+            systems.structures(SPECIES)["molecule"], uncertainty_gradient=True
+        )
 
 
 def test_densities_of_other_positions_are_refused(potential):

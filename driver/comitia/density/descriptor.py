@@ -282,8 +282,8 @@ class Descriptor:
     def _bare_kernel(self):
         return self.kernel()
 
-    def batch(self, structures, skin=0.0):
-        """A batch of `ase.Atoms`, with its positions set.
+    def batch(self, structures, skin=0.0, n_threads=1):
+        """A batch of `ase.Atoms`, with its positions set; structures share the threads.
 
         Raises
         ------
@@ -293,7 +293,7 @@ class Descriptor:
         batch = self.empty_batch([a.numbers for a in structures], [a.pbc for a in structures], skin)
         positions = np.concatenate([a.positions for a in structures]) if structures else np.zeros((0, 3))
         cells = np.array([a.cell.array for a in structures], float).reshape(-1, 3, 3)
-        batch.update(np.ascontiguousarray(positions, float), cells)
+        batch.update(np.ascontiguousarray(positions, float), cells, n_threads)
         return batch
 
     def species_index(self, numbers):
@@ -328,9 +328,9 @@ class Descriptor:
 
     def sums(self, structures, n_threads=None):
         """Features summed over the centres of each species: (n_structures, n_species * n_features)."""
-        batch = self.batch(structures)
-        zero = np.zeros((self.n_species, self.n_features))
         n_threads = n_threads or default_threads()
+        batch = self.batch(structures, n_threads=n_threads)
+        zero = np.zeros((self.n_species, self.n_features))
         found = self._bare_kernel.evaluate(batch, zero, forces=False, virials=False, sums=True, n_threads=n_threads)
         return found["sums"].reshape(len(structures), self.width)
 

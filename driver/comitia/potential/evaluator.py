@@ -62,6 +62,22 @@ def evaluate_committee(potential, batch, members, n_threads):
     return found
 
 
+def evaluate_asked(potential, batch, members, uncertainty_gradient, n_threads):
+    """What a committee says of a batch: as `evaluate_committee`, or with the gradient of the uncertainty.
+
+    Raises
+    ------
+    ModelError
+        where the gradient of an uncertainty is asked of a potential of one member.
+    """
+    if not uncertainty_gradient:
+        return evaluate_committee(potential, batch, members, n_threads)
+    if potential.n_members < 2:
+        raise ModelError("a model of one member has no uncertainty, nor its gradient; fit it with members: 16")
+    found = evaluate_uncertainty(potential, batch, n_threads)
+    return potential.evaluate_members(batch, n_threads) | found if members else found
+
+
 def evaluate_uncertainty(potential, batch, n_threads):
     r"""The mean of the members, and the gradient of their spread, which is a linear combination of their gradients.
 
@@ -163,14 +179,7 @@ class Evaluator:
         potential = self.potential
         batch = self.batch(positions, cells)
         n, shape = len(positions), (len(positions), self.n_atoms)
-        if not uncertainty_gradient:
-            found = evaluate_committee(potential, batch, members, self.n_threads)
-        elif potential.n_members > 1:
-            found = evaluate_uncertainty(potential, batch, self.n_threads)
-            if members:
-                found = potential.evaluate_members(batch, self.n_threads) | found
-        else:
-            raise ModelError("a model of one member has no uncertainty, nor its gradient; fit it with members: 16")
+        found = evaluate_asked(potential, batch, members, uncertainty_gradient, self.n_threads)
         refuse_non_finite(found, [self.n_atoms] * n)
         atomic, forces = found["atomic_energies"].reshape(shape), found["forces"].reshape(*shape, 3)
         energies, member_energies, sigma = found["energies"] + self._e0, None, None

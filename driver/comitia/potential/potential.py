@@ -8,7 +8,7 @@ import numpy as np
 from comitia.density import Descriptor
 from comitia.errors import ModelError, SettingsError
 from comitia.potential.baselines import ZBL
-from comitia.potential.evaluator import Evaluator, committee_energies, evaluate_committee, refuse_non_finite
+from comitia.potential.evaluator import Evaluator, committee_energies, evaluate_asked, refuse_non_finite
 from comitia.threads import default_threads
 
 ATOMS_PER_BATCH = 4096  # structures are evaluated together up to this many atoms
@@ -28,6 +28,8 @@ class Prediction:
     member_forces: np.ndarray | None = None  # (n_members, n_atoms, 3), only when asked for
     member_virials: np.ndarray | None = None  # (n_members, 3, 3), only when asked for
     force_uncertainty: np.ndarray | None = None  # (n_atoms, 3), only when members were asked for
+    uncertainty_gradient: np.ndarray | None = None  # (n_atoms, 3) dσ/dr of the energy's, only when asked for
+    uncertainty_virial: np.ndarray | None = None  # (3, 3) -dσ/d(strain)
 
     @property
     def stress(self):
@@ -168,7 +170,7 @@ class Potential:
         scale = self.alpha_forces / self.alpha_energy
         return np.hypot(self.force_floor, scale * member_forces.std(axis=0, ddof=1))
 
-    def compute(self, atoms, members=False, n_threads=None):
+    def compute(self, atoms, members=False, n_threads=None, uncertainty_gradient=False):
         """Energy, forces, virial and their uncertainty.
 
         Parameters
@@ -176,6 +178,7 @@ class Potential:
         atoms : ase.Atoms, or a list of them
         members : bool, whether every member's forces and virial are computed too
         n_threads : int, default OMP_NUM_THREADS or the number of processors
+        uncertainty_gradient : bool, whether the gradient of the energy's uncertainty σ is computed too
 
         Returns
         -------
@@ -183,27 +186,29 @@ class Potential:
 
         Raises
         ------
+        ModelError
+            where the gradient of an uncertainty is asked of a potential of one member.
         StructureError
             for a species that the model does not know, or a cell that does not span its periodic directions.
         NumericalError
             for positions or a result that are not finite, naming the atom.
         """
         if not isinstance(atoms, list | tuple):
-            return self.compute([atoms], members, n_threads)[0]
-        n_threads = n_threads or default_threads()
+            return self.compute([atoms], members, n_threads, uncertainty_gradient)[0]
+        asked = members, uncertainty_gradient, n_threads or default_threads()
         predictions, chunk, n_atoms = [], [], 0
         for structure in atoms:
             if chunk and n_atoms + len(structure) > ATOMS_PER_BATCH:
-                predictions += self._compute(chunk, members, n_threads)
+                predictions += self._compute(chunk, *asked)
                 chunk, n_atoms = [], 0
             chunk.append(structure)
             n_atoms += len(structure)
-        return predictions + (self._compute(chunk, members, n_threads) if chunk else [])
+        return predictions + (self._compute(chunk, *asked) if chunk else [])
 
-    def _compute(self, structures, members, n_threads):
-        batch = self.descriptor.batch(structures)
+    def _compute(self, structures, members, uncertainty_gradient, n_threads):
+        batch = self.descriptor.batch(structures, n_threads=n_threads)
         sizes = [len(a) for a in structures]
-        found = evaluate_committee(self, batch, members, n_threads)
+        found = evaluate_asked(self, batch, members, uncertainty_gradient, n_threads)
         refuse_non_finite(found, sizes)
         ends = np.cumsum(sizes)[:-1]
         atomic, forces = np.split(found["atomic_energies"], ends), np.split(found["forces"], ends)
@@ -220,11 +225,18 @@ class Potential:
             member_forces = np.split(found["member_forces"], ends, axis=1)
             member_virials = list(found["member_virials"].swapaxes(0, 1))
             uncertainty = [self.force_uncertainty(f) for f in member_forces]
+        gradients = uncertainty_virials = [None] * len(structures)
+        if uncertainty_gradient:
+            gradients, uncertainty_virials = (
+                np.split(found["uncertainty_gradients"], ends),
+                found["uncertainty_virials"],
+            )
         return [
             Prediction(
                 float(energies[s]), forces[s], found["virials"][s], atomic[s],
                 float(a.cell.volume) if a.cell.rank == 3 else 0.0,
                 member_energies[s], sigma[s], member_forces[s], member_virials[s], uncertainty[s],
+                gradients[s], uncertainty_virials[s],
             )
             for s, a in enumerate(structures)
         ]  # fmt: skip
@@ -237,11 +249,11 @@ class Potential:
         """Forces of every calibrated member along directions, see `Evaluator.member_directional`."""
         return self.evaluator(numbers, pbc, n_threads, 0.0).member_directional(positions, cells, directions)
 
-    def calculator(self, n_threads=None):
-        """An ASE calculator."""
+    def calculator(self, n_threads=None, members=False):
+        """An ASE calculator; with `members` it always computes the forces of all members and their uncertainty too."""
         from comitia.engines.ase import ComitiaCalculator
 
-        return ComitiaCalculator(self, n_threads)
+        return ComitiaCalculator(self, n_threads, members)
 
     def save(self, path):
         """Write the model file, whole or not at all."""
