@@ -7,7 +7,6 @@ thread; all paths are timed in turns on the same positions, which move at every 
 median of the ratios of neighbouring timings.
 """
 
-import argparse
 import os
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -17,10 +16,9 @@ import time
 import numpy as np
 from ase import Atoms
 from samples import silicon
-from timing import ratio, summary
+from timing import ratio, run_alone, summary
 
 from comitia.density import Descriptor
-from comitia.files import write_json
 from comitia.potential import Potential
 
 N_REBUILDS = 6  # the paths are made anew that often: where their arrays lie in memory is worth a few per cent
@@ -123,16 +121,5 @@ def report(results):
             print(f"  {name} / {one['fastest_single']}: {value['median']:.4f} (quartiles {low:.4f} to {high:.4f})")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60, help="interleaved timings of every path")
-    parser.add_argument("--json", help="write the numbers here too")
-    options = parser.parse_args()
-    results = measure(options.rounds)
-    report(results)
-    if options.json:
-        write_json(options.json, results)
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, measure, report, rounds=60)

@@ -6,13 +6,12 @@ The second case are structures of up to six elements each from the reference set
 one batch with a model of all 25 and with one that takes every atom for the same.
 """
 
-import argparse
 import dataclasses
 import time
 
 import numpy as np
 from samples import D_BLOCK, SHARED, alloy, read
-from timing import interleave, ratio, stay_on_one_core, summary
+from timing import interleave, ratio, run_alone, stay_on_one_core, summary
 
 N_CHANNELS = 4
 COUNTS = (1, 2, 5, 10, 25)
@@ -88,19 +87,6 @@ def report(results):
             )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40, help="interleaved rounds")
-    parser.add_argument("--json", help="write the numbers here too")
-    options = parser.parse_args()
-    stay_on_one_core()
-    results = measure(options.rounds)
-    report(results)
-    if options.json:
-        from comitia.files import write_json
-
-        write_json(options.json, results)
-
-
 if __name__ == "__main__":
-    main()
+    stay_on_one_core()
+    run_alone(__doc__, measure, report)

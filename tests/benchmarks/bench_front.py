@@ -6,13 +6,12 @@ bench_kernels.py, and stated as a multiple of it. The other points were measured
 multiples of `tersoff` on the same machine: see `ELSEWHERE`.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from samples import SHARED
-from timing import ratio, time_codes
+from timing import ratio, run_alone, time_codes
 
 KEYS = {"energy": "REF_energy", "forces": "REF_forces", "virial": "REF_virial"}
 MODELS = {  # settings of the fit
@@ -106,21 +105,5 @@ def plot(results, path):
     plt.close(figure)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40, help="interleaved rounds")
-    parser.add_argument("--json", help="write the numbers here too")
-    parser.add_argument("--plot", help="draw error against cost into this file")
-    options = parser.parse_args()
-    results = measure(options.rounds)
-    report(results)
-    if options.json:
-        from comitia.files import write_json
-
-        write_json(options.json, results)
-    if options.plot and results:
-        plot(results, options.plot)
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, measure, report, plot=plot)

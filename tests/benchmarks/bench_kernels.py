@@ -5,11 +5,9 @@ with the others in CPU time; positions stand still and neighbour lists are kept 
 the least and the median time, and the medians of the ratios of neighbouring timings.
 """
 
-import argparse
-
 from codes import WHAT
 from samples import CUTOFF, SYSTEMS
-from timing import ratio, summary, time_codes
+from timing import ratio, run_alone, summary, time_codes
 
 OURS = ["comitia order 2", "comitia order 3"]
 NEP = ["nep (nep-adapters)", "nep (calorine)"]
@@ -54,18 +52,5 @@ def report(results):
             print(f"  {name:26s} missing: {reason}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40, help="interleaved rounds")
-    parser.add_argument("--json", help="write the numbers here too")
-    options = parser.parse_args()
-    results = measure(options.rounds)
-    report(results)
-    if options.json:
-        from comitia.files import write_json
-
-        write_json(options.json, results)
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, measure, report)

@@ -5,15 +5,14 @@ single pair of timings on a shared machine is off by a factor of two. Both retur
 vesin also returns the vectors and distances only when asked, so it is not asked.
 """
 
-import argparse
 import os
 import statistics
-import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from ase.build import bulk, molecule
+from timing import run_alone, wall_clock
 from vesin import NeighborList
 
 from comitia._core import NeighbourList
@@ -35,13 +34,6 @@ SYSTEMS = {
 }
 
 
-def seconds(call):
-    """Duration of one call, s."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def measure_pairs(atoms, cutoff, n_pairs):
     """Times of both in turns.
 
@@ -57,8 +49,8 @@ def measure_pairs(atoms, cutoff, n_pairs):
         moved = positions[repeat % 2]  # without a skin any change means a new list
         times.append(
             (
-                seconds(lambda moved=moved: ours.update(moved, cell, pbc)),
-                seconds(lambda moved=moved: theirs.compute(moved, cell, pbc, "ijS", copy=False)),
+                wall_clock(lambda moved=moved: ours.update(moved, cell, pbc)),
+                wall_clock(lambda moved=moved: theirs.compute(moved, cell, pbc, "ijS", copy=False)),
             )
         )
     return np.array(times[3:]).T
@@ -92,11 +84,5 @@ def report(results):
         )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=60, help="interleaved pairs of timings")
-    report(measure(parser.parse_args().pairs))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, measure, report, rounds=60)

@@ -6,16 +6,15 @@ gains is what the machine has to give, and the efficiency is our gain divided by
 resident set from 10⁴ to 10⁵ atoms, each in a process of its own.
 """
 
-import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import peak
 from samples import silicon
+from timing import run_alone, wall_clock
 
 N_THREADS = 2
 EDGES = {4000: (5, 10, 10), 64: 2}  # cells of 8 atoms
@@ -32,12 +31,6 @@ def evaluator_of(atoms, n_threads):
     return Potential(descriptor, weights, [0.0]).evaluator(atoms.numbers, atoms.pbc, n_threads=n_threads)
 
 
-def seconds(call):
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def measure_threads(n_atoms, n_rounds, loop):
     """Gains of ours and of the loop in every round.
 
@@ -51,16 +44,16 @@ def measure_threads(n_atoms, n_rounds, loop):
     for n_threads in (1, N_THREADS):
         evaluator = evaluator_of(atoms, n_threads)
         paths["ours", n_threads] = lambda evaluator=evaluator: evaluator.compute(positions, cells)
-    alone = min(seconds(paths["ours", 1]) for _ in range(5))
+    alone = min(wall_clock(paths["ours", 1]) for _ in range(5))
     n_loop = 10_000
-    n_loop = int(n_loop * alone / min(seconds(lambda: loop(n_loop, 1)) for _ in range(5)))
+    n_loop = int(n_loop * alone / min(wall_clock(lambda: loop(n_loop, 1)) for _ in range(5)))
     for n_threads in (1, N_THREADS):
         paths["loop", n_threads] = lambda n_threads=n_threads: loop(n_loop, n_threads)
     times = {name: [] for name in paths}
     order = list(paths)
     for round_ in range(-3, n_rounds):
         for place in np.roll(np.arange(len(order)), round_):
-            took = seconds(paths[order[place]])
+            took = wall_clock(paths[order[place]])
             if round_ >= 0:
                 times[order[place]].append(took)
     gain = {which: np.array(times[which, 1]) / np.array(times[which, N_THREADS]) for which in ("ours", "loop")}
@@ -131,22 +124,8 @@ def report(results):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60, help="interleaved rounds")
-    parser.add_argument("--json", help="write the numbers here too")
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.memory:
-        serve_memory(options.memory)
-        return
-    results = measure(options.rounds)
-    report(results)
-    if options.json:
-        from comitia.files import write_json
-
-        write_json(options.json, results)
-
-
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--memory"]:
+        serve_memory(int(sys.argv[2]))
+    else:
+        run_alone(__doc__, measure, report, rounds=60)

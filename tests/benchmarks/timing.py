@@ -5,6 +5,7 @@ per atom, the mean over as many evaluations as make the timing long enough for t
 says why and is named as missing.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -17,6 +18,40 @@ LONG_ENOUGH = 0.01  # s of one timing
 WARM_UP = 2  # timings of each path that do not count
 SLOW, SELDOM = 0.1, 4  # paths that take longer to answer, s, are timed in every fourth round only
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+
+
+def run_alone(doc, measure, report, rounds=40, plot=None):
+    """The command line of one benchmark: how many rounds, and where the numbers and a figure of them go.
+
+    Parameters
+    ----------
+    doc : what `--help` says
+    measure : function of the number of rounds that returns the results
+    report : function that prints them
+    rounds : int, where none are asked for
+    plot : function of the results and a path, or None
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help="interleaved rounds; %(default)s")
+    parser.add_argument("--json", help="write the numbers here too")
+    if plot is not None:
+        parser.add_argument("--plot", help="draw the numbers into this file")
+    options = parser.parse_args()
+    results = measure(options.rounds)
+    report(results)
+    if options.json:
+        from comitia.files import write_json
+
+        write_json(options.json, results)
+    if plot is not None and options.plot and results:
+        plot(results, options.plot)
+
+
+def wall_clock(call):
+    """Duration of one call, s."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
 
 
 def stay_on_one_core():
