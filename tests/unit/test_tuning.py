@@ -169,7 +169,7 @@ def test_a_trial_ends_in_the_middle_when_time_is_up(few, data, tmp_path, monkeyp
     assert len(report["trials"]) < N_CANDIDATES
 
 
-@pytest.mark.parametrize("changes", [{"previous": "m.safetensors"}, {"target_cost": 5.0}])
+@pytest.mark.parametrize("changes", [{"previous": "m.safetensors"}, {"target_cost": 5.0}, {"columns": 40}])
 def test_what_a_search_cannot_keep(data, tmp_path, changes):
     with pytest.raises(SettingsError, match="a search for the basis cannot keep it"):
         front.tune(settings(**changes), 1, data, tmp_path / "m.safetensors", progress=False)

@@ -43,7 +43,7 @@ def tune(settings, minutes, directory=".", output=None, progress=True):
     """
     begin = time.perf_counter()
     check_settings(settings)
-    for name in ("previous", "target_cost"):
+    for name in ("previous", "target_cost", "columns"):
         if getattr(settings, name) is not None:
             raise SettingsError(f"{name}: a search for the basis cannot keep it; leave it out, or fit without --tune")
     folder = Path(output or stem(settings.data)).with_suffix("").with_suffix(".tune")

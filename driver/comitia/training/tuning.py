@@ -61,7 +61,7 @@ class Candidate:
             l_max=list(self.l_max),
             max_features=self.max_features,
         )
-        return msgspec.structs.replace(settings, cutoff=self.cutoff, basis=basis, accuracy=None, columns=None)
+        return msgspec.structs.replace(settings, cutoff=self.cutoff, basis=basis, accuracy=None)
 
 
 class Trial(msgspec.Struct):
