@@ -5,17 +5,17 @@
 #define TEXT(name) TEXT_OF(name)
 
 const kernels COPY(kernels) = {
-    TEXT(COMITIA_INSTRUCTIONS),
-    LANES,
-    evaluator_free,
-    evaluate,
+    .instructions = TEXT(COMITIA_INSTRUCTIONS),
+    .n_lanes = LANES,
+    .free_evaluator = evaluator_free,
+    .evaluate_batch = evaluate,
 #ifndef COMITIA_SINGLE /* energies, forces and virials alone are made in single precision */
-    evaluate_combinations,
-    evaluate_tangent,
-    evaluate_design,
-    linear_members,
-    linear_finite,
-    member_evaluator_free,
-    evaluate_members,
+    .combinations = evaluate_combinations,
+    .tangent = evaluate_tangent,
+    .design = evaluate_design,
+    .members = linear_members,
+    .finite = linear_finite,
+    .free_members = member_evaluator_free,
+    .forces_of_members = evaluate_members,
 #endif
 };

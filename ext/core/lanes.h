@@ -30,7 +30,7 @@ typedef double real;
 #define N_LANES 2
 #endif
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(__aarch64__)
 enum { REGISTERS = 32 };
 #else
 enum { REGISTERS = 16 };
