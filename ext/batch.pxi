@@ -53,8 +53,12 @@ cdef class Batch:
         evaluator_free(&self.state)
         member_evaluator_free(&self.members)
 
-    def update(self, const double[:, ::1] positions, const double[:, :, ::1] cells, int n_threads=1):
-        """Take new positions (n_atoms, 3) and cells (n_structures, 3, 3), Å; return how many lists were rebuilt."""
+    def update(self, const double[:, ::1] positions, const double[:, :, ::1] cells, int n_threads=1,
+               Py_ssize_t first_number=0):
+        """Take new positions (n_atoms, 3) and cells (n_structures, 3, 3), Å; return how many lists were rebuilt.
+
+        Errors count the structures from `first_number`.
+        """
         cdef Py_ssize_t s, a, b, first = 0
         cdef int status, rebuilt = 0
         cdef int[:, ::1] periodic = np.ascontiguousarray(self.pbc, np.intc)
@@ -83,7 +87,8 @@ cdef class Batch:
         for s in range(self.n_structures):
             status = statuses[s]
             if status < 0:
-                _refuse(status, &self.lists[s], f"structure {s}: " if self.n_structures > 1 else "")
+                alone = self.n_structures == 1 and first_number == 0
+                _refuse(status, &self.lists[s], "" if alone else f"structure {first_number + s}: ")
             rebuilt += status
         self.positions = positions
         return rebuilt

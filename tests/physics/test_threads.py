@@ -7,6 +7,7 @@ from ase.build import bulk
 from numpy.testing import assert_allclose
 
 from comitia.density import Descriptor
+from comitia.errors import NumericalError, StructureError
 
 TOLERANCE = 1e-12  # relative to the largest number of each kind
 
@@ -57,6 +58,23 @@ def test_batch_equals_one_by_one(potential, crystal, n_threads):
     batch = potential.compute(structures, n_threads=n_threads)
     for found, atoms in zip(batch, structures, strict=True):
         equal_to_rounding(found, potential.compute(atoms, n_threads=1))
+
+
+def test_a_stream_is_cut_into_batches_and_counts_on(potential, crystal, monkeypatch):
+    monkeypatch.setattr("comitia.potential.potential.ATOMS_PER_BATCH", 2 * len(crystal))
+    structures = [crystal] * 5
+    found = list(potential.stream((atoms for atoms in structures), members=True))
+    assert len(found) == 5
+    for one in found:
+        equal_to_rounding(one, potential.compute(crystal))
+    flat = crystal.copy()
+    flat.cell[2] = flat.cell[1]
+    with pytest.raises(StructureError, match="structure 4: "):
+        potential.compute([*structures[:4], flat])
+    lost = crystal.copy()
+    lost.positions[1] = np.nan
+    with pytest.raises(NumericalError, match="structure 3: atom 1"):
+        potential.compute([*structures[:3], lost])
 
 
 def test_sums_and_tangents_of_two_threads_equal_one(potential, crystal):

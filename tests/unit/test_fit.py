@@ -99,8 +99,12 @@ def test_what_is_written_can_be_read_back(fitted, data):
     assert potential.n_members == 8
     found = evaluate_dataset(potential, read_structures(data / "test.xyz"))
     assert_allclose(found["errors"]["forces"]["rmse"], report["errors"]["test"]["forces"]["rmse"], rtol=1e-12)
-    first = potential.compute(read_structures(data / "test.xyz")[0].atoms)
+    labelled = read_structures(data / "test.xyz")[0]
+    first = potential.compute(labelled.atoms, members=True)
     assert found["structures"][0]["energy_uncertainty"] == pytest.approx(first.energy_uncertainty, rel=1e-9)
+    of_forces = np.mean((labelled.forces - first.forces) ** 2) ** 0.5, np.mean(first.force_uncertainty**2) ** 0.5
+    assert found["structures"][0]["force_error"] == pytest.approx(of_forces[0], rel=1e-9)
+    assert found["structures"][0]["force_uncertainty"] == pytest.approx(of_forces[1], rel=1e-9)
     assert found["calibration"]["energy"]["count"] == 12
     assert sorted(path.name for path in data.iterdir()) == ["model.json", "model.safetensors", "test.xyz", "train.xyz"]
 

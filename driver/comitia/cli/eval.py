@@ -17,10 +17,9 @@ def write_predictions(path, structures, potential):
 
     from comitia.files import write_atomic
 
-    frames = []
-    for structure in structures:
+    frames, predictions = [], potential.stream((s.atoms for s in structures), members=True)
+    for structure, prediction in zip(structures, predictions, strict=True):
         atoms = structure.atoms.copy()
-        prediction = potential.compute(atoms, members=True)
         found = {"energy": prediction.energy, "forces": prediction.forces}
         if atoms.cell.rank == 3:
             found["stress"] = prediction.stress
@@ -87,5 +86,5 @@ def command(model, structures, json_path, output, figure, energy_key, forces_key
     if output is not None:
         write_predictions(output, labelled, potential)
     if json_path is not None:
-        units = {"energy_error": "eV", "energy_uncertainty": "eV"}
+        units = {"energy_error": "eV", "energy_uncertainty": "eV", "force_error": "eV/Å", "force_uncertainty": "eV/Å"}
         write_json(json_path, {"model": str(model), "data": str(structures), "units": units, **found})

@@ -282,8 +282,8 @@ class Descriptor:
     def _bare_kernel(self):
         return self.kernel()
 
-    def batch(self, structures, skin=0.0, n_threads=1):
-        """A batch of `ase.Atoms`, with its positions set; structures share the threads.
+    def batch(self, structures, skin=0.0, n_threads=1, first=0):
+        """A batch of `ase.Atoms`, with its positions set; structures share the threads, and count from `first`.
 
         Raises
         ------
@@ -293,7 +293,7 @@ class Descriptor:
         batch = self.empty_batch([a.numbers for a in structures], [a.pbc for a in structures], skin)
         positions = np.concatenate([a.positions for a in structures]) if structures else np.zeros((0, 3))
         cells = np.array([a.cell.array for a in structures], float).reshape(-1, 3, 3)
-        batch.update(np.ascontiguousarray(positions, float), cells, n_threads)
+        batch.update(np.ascontiguousarray(positions, float), cells, n_threads, first)
         return batch
 
     def species_index(self, numbers):

@@ -114,8 +114,8 @@ def evaluate_uncertainty(potential, batch, n_threads):
     }
 
 
-def refuse_non_finite(found, sizes, where="structure"):
-    """Raise NumericalError for the first atom whose energy or force is not finite."""
+def refuse_non_finite(found, sizes, first=0):
+    """Raise NumericalError for the first atom whose energy or force is not finite; structures count from `first`."""
     if found["finite"]:
         return
     bad = ~np.isfinite(found["atomic_energies"]) | ~np.isfinite(found["forces"]).all(axis=1)
@@ -123,8 +123,8 @@ def refuse_non_finite(found, sizes, where="structure"):
     structure = int(np.searchsorted(np.cumsum(sizes), atom, side="right"))
     atom -= int(np.sum(sizes[:structure]))
     raise NumericalError(
-        f"{where} {structure}, atom {atom}: energy or force is not finite; two atoms may be in the same place, or "
-        "positions far outside what the model was trained on"
+        f"structure {first + structure}, atom {atom}: energy or force is not finite; two atoms may be in the same "
+        "place, or positions far outside what the model was trained on"
     )
 
 

@@ -195,21 +195,32 @@ class Potential:
         """
         if not isinstance(atoms, list | tuple):
             return self.compute([atoms], members, n_threads, uncertainty_gradient)[0]
+        return list(self.stream(atoms, members, n_threads, uncertainty_gradient))
+
+    def stream(self, structures, members=False, n_threads=None, uncertainty_gradient=False):
+        """`Prediction` of one structure after another: as `compute`, in memory that does not grow with their number.
+
+        Parameters
+        ----------
+        structures : iterable of ase.Atoms; of about `ATOMS_PER_BATCH` atoms at a time the threads share the work
+        members, n_threads, uncertainty_gradient : as in `compute`
+        """
         asked = members, uncertainty_gradient, n_threads or default_threads()
-        predictions, chunk, n_atoms = [], [], 0
-        for structure in atoms:
+        chunk, n_atoms, first = [], 0, 0
+        for structure in structures:
             if chunk and n_atoms + len(structure) > ATOMS_PER_BATCH:
-                predictions += self._compute(chunk, *asked)
-                chunk, n_atoms = [], 0
+                yield from self._compute(chunk, first, *asked)
+                chunk, n_atoms, first = [], 0, first + len(chunk)
             chunk.append(structure)
             n_atoms += len(structure)
-        return predictions + (self._compute(chunk, *asked) if chunk else [])
+        if chunk:
+            yield from self._compute(chunk, first, *asked)
 
-    def _compute(self, structures, members, uncertainty_gradient, n_threads):
-        batch = self.descriptor.batch(structures, n_threads=n_threads)
+    def _compute(self, structures, first, members, uncertainty_gradient, n_threads):
+        batch = self.descriptor.batch(structures, 0.0, n_threads, first)
         sizes = [len(a) for a in structures]
         found = evaluate_asked(self, batch, members, uncertainty_gradient, n_threads)
-        refuse_non_finite(found, sizes)
+        refuse_non_finite(found, sizes, first)
         ends = np.cumsum(sizes)[:-1]
         atomic, forces = np.split(found["atomic_energies"], ends), np.split(found["forces"], ends)
         energies = np.array(

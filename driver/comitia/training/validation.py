@@ -192,11 +192,11 @@ def evaluate(potential, structures, forces_spread=True, step=None):
 
     Members are brought back to their raw spread, so that the potential's factors can be judged or replaced.
     """
-    records = []
     for structure in structures:
         check_species(structure.atoms, potential.species, structure.origin)
-        several = potential.n_members > 1
-        prediction = potential.compute(structure.atoms, members=several and forces_spread)
+    records, several = [], potential.n_members > 1
+    predictions = potential.stream((s.atoms for s in structures), members=several and forces_spread)
+    for structure, prediction in zip(structures, predictions, strict=True):
         member_energies = prediction.member_energies / potential.alpha_energy if several else None
         member_forces = prediction.member_forces / potential.alpha_energy if several and forces_spread else None
         records.append(
@@ -214,21 +214,33 @@ def evaluate_dataset(potential, structures, step=None):
     -------
     dict: `errors` (RMSE, MAE, largest; energy and virial in meV/atom, forces in eV/Å; also per `config_type`),
     `calibration` (standard scores, NLL in the units eV/atom and eV/Å, miscalibration area; of energies and of forces;
-    None for a single member) and `structures` (per structure: config_type, n_atoms, energy error and σ in eV).
+    None for a single member) and `structures` (per structure: config_type, n_atoms, error and σ of the energy in eV,
+    root mean squares of error and σ of the force components in eV/Å; None where there is no such label).
     """
     evaluation = evaluate(potential, structures, step=step)
-    factor = potential.alpha_energy
+    of_energies = Calibration(potential.alpha_energy, 0)
     of_forces = Calibration(potential.alpha_forces, 0, floor=potential.force_floor)
     return {
         "errors": evaluation.errors(),
-        "calibration": evaluation.calibration(Calibration(factor, 0), of_forces),
-        "structures": [
-            {
-                "config_type": record.config_type,
-                "n_atoms": record.n_atoms,
-                "energy_error": record.energy_error,
-                "energy_uncertainty": None if record.energy_spread is None else factor * record.energy_spread,
-            }
-            for record in evaluation.records
-        ],
+        "calibration": evaluation.calibration(of_energies, of_forces),
+        "structures": [_of_structure(record, of_energies, of_forces) for record in evaluation.records],
+    }
+
+
+def _of_structure(record, of_energies, of_forces):
+    """Errors and uncertainties of one structure."""
+
+    def rms(values):
+        return float(np.sqrt(np.mean(values**2)))
+
+    energy_spread, force_spread = record.energy_spread, record.force_spread
+    return {
+        "config_type": record.config_type,
+        "n_atoms": record.n_atoms,
+        "energy_error": record.energy_error,
+        "energy_uncertainty": None if energy_spread is None else of_energies.alpha * energy_spread,
+        "force_error": None if record.force_error is None else rms(record.force_error),
+        "force_uncertainty": None
+        if force_spread is None
+        else float(np.hypot(of_forces.floor, of_forces.alpha * rms(force_spread))),
     }
