@@ -14,6 +14,7 @@ import pytest
 from models import crystal, small_model, write_ipi_xyz
 from numpy.testing import assert_allclose
 
+import comitia
 from comitia import units
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
@@ -211,19 +212,21 @@ def test_a_run_that_diverges_is_a_numerical_failure(folder):
     assert re.search(r"is (nan|inf|-inf) at structure 0, atom|not finite", said)
 
 
-def test_several_clients_share_the_beads_and_energies_may_be_sent_without_those_of_the_atoms(folder):
+def test_several_clients_share_the_beads_in_single_precision_and_without_the_energies_of_the_atoms(folder):
     text = (folder / "nve.xml").read_text().replace("nbeads='1'", "nbeads='4'")
     (folder / "nve.xml").write_text(text)
-    code, said = finish(start(folder, "--clients", "2", "--offset", "e0", steps=10))
+    code, said = finish(start(folder, "--clients", "2", "--offset", "e0", "--precision", "float32", steps=10))
     assert code == 0, said
-    model = small_model()
+    model = comitia.load(folder / "model.safetensors", "float32")
     assert report(folder)["offset"] == pytest.approx(model.reference_energy(crystal().numbers))
     members = [np.loadtxt(path) for path in sorted(folder.glob("nve.committee_pot_*"))]
     assert len(members) == 4
     expected = (model.compute(crystal(seed=1)).member_energies - report(folder)["offset"]) / units.HARTREE
     assert_allclose(members[0][0], expected, rtol=1e-6)
     for number in range(2):
-        assert re.search(r"ended by EXIT: [1-9]", (folder / f"client-comitia-{number}.log").read_text())
+        log = (folder / f"client-comitia-{number}.log").read_text()
+        assert re.search(r"ended by EXIT: [1-9]", log)
+        assert "members, float32)" in log
 
 
 @pytest.mark.long

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from comitia.cli import Finite
+from comitia.cli import Finite, precision_option
 
 
 @click.command(name="sample", short_help="i-PI and its force clients under one command")
@@ -16,9 +16,10 @@ from comitia.cli import Finite
 @click.option("--steps", type=click.IntRange(0), help="Instead of the input's <total_steps>.")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where everything is written; default here.")
 @click.option("--offset", type=click.Choice(["e0"]), help="Send energies without the atoms' reference energies.")
+@precision_option
 @click.option("--stall", default=600.0, show_default=True, type=Finite(1.0), help="Seconds of standstill.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def command(input_path, model, clients, threads, steps, directory, offset, stall, quiet):
+def command(input_path, model, clients, threads, steps, directory, offset, precision, stall, quiet):
     """Sample with i-PI and a potential; the same command goes on from RESTART.
 
     \b
@@ -37,6 +38,7 @@ def command(input_path, model, clients, threads, steps, directory, offset, stall
         total_steps=steps,
         progress=not quiet,
         offset=offset,
+        precision=precision,
         stall=stall,
     )
     click.echo(

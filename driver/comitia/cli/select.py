@@ -70,7 +70,7 @@ def command(structures, output, count, method, model, cutoff, initial, closest, 
         write_atomic(output, frames_as_they_stand(structures, chosen["indices"]))
     if json_path is not None:
         write_json(json_path, chosen)
-    elif features and not quiet:
+    elif features:
         click.echo(to_json(chosen), nl=False)
     if not quiet and not features:
         click.echo(f"{len(chosen['indices'])} of {chosen['of']} structures, {METHODS[method]}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from comitia.cli import Finite
+from comitia.cli import Finite, precision_option
 from comitia.errors import UsageError
 
 ALWAYS = ("committee_pot", "committee_uncertainty")
@@ -35,9 +35,12 @@ def _extras(context, parameter, value):
 @click.option("--offset", type=click.Choice(["e0"]), help="Subtract the reference energies of the atoms; logged.")
 @click.option("--extras", callback=_extras, metavar="NAMES", help=f"Send also: {', '.join(ON_REQUEST)} (costly).")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the potential; default all cores.")
+@precision_option
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="As i-PI's -S.")
 @click.option("--timeout", type=Finite(1.0), help="Seconds of silence after which the server is lost.")
-def command(model, template, unix, host, port, wait, ready_file, offset, extras, threads, sockets_prefix, timeout):
+def command(
+    model, template, unix, host, port, wait, ready_file, offset, extras, threads, precision, sockets_prefix, timeout
+):
     """Compute energies and forces for a server of the i-PI protocol, until it says EXIT.
 
     \b
@@ -65,12 +68,12 @@ def command(model, template, unix, host, port, wait, ready_file, offset, extras,
     else:
         host = host or "localhost"
         address, connect = f"tcp:{host}:{port}", partial(transports.connect_tcp, host, port)
-    potential = comitia.load(model)
+    potential = comitia.load(model, precision)
     atoms = read_initial_structure(template, potential.species)
     service = ForceService(potential, atoms, n_threads=threads, subtract_reference=offset == "e0", extras=extras)
     line = (
         f"ready: model {model} (sha256 {file_hash(model)[:12]}, "
-        f"{potential.n_members} members), {atoms.get_chemical_formula()}, "
+        f"{potential.n_members} members, {precision}), {atoms.get_chemical_formula()}, "
         f"pbc {''.join('T' if p else 'F' for p in atoms.pbc)}, {threads or default_threads()} threads, server {address}"
     )
     click.echo(line)

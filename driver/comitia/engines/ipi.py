@@ -117,7 +117,7 @@ class _Run:
             {"OMP_NUM_THREADS": "1"} | _plumed(run),
             (self._lock,),
         )
-        model, template, n_clients, n_threads, offset = client_options
+        model, template, n_clients, n_threads, more = client_options
         for index, socket in enumerate(run.sockets):
             if socket.mode == "inet":
                 where = ["--host", socket.address, "--port", socket.port]
@@ -128,8 +128,7 @@ class _Run:
             for number in range(n_clients):
                 name = f"client-{socket.name or index}-{number}"
                 command = [*python, "-m", "comitia.cli", "serve", model, "--template", template, *where]
-                command += ["--sockets-prefix", prefix, "--wait", CONNECT_TIMEOUT, "--threads", n_threads]
-                command += ["--offset", offset] if offset else []
+                command += ["--sockets-prefix", prefix, "--wait", CONNECT_TIMEOUT, "--threads", n_threads, *more]
                 log_path, environment = self.folder / f"{name}.log", {"OMP_NUM_THREADS": str(n_threads)}
                 # it ends by i-PI's EXIT: told to stop beside i-PI, it would leave a step that i-PI cannot finish
                 self.clients.append(Child(name, command, log_path, self.folder, environment, mortal=False))
@@ -246,6 +245,7 @@ def sample(
     total_steps=None,
     progress=True,
     offset=None,
+    precision="float64",
     stall=STALL_TIMEOUT,
 ):
     """Run an input of i-PI with a potential, from the start or from where an earlier run ended.
@@ -260,6 +260,7 @@ def sample(
     total_steps : int or None, instead of the input's <total_steps>
     progress : bool, show progress on standard error
     offset : None or "e0", send energies without the reference energies of the atoms
+    precision : "float64" or "float32", of the kernels, see `Potential`
     stall : float, s without a step and without work of a client after which the run is taken to hang
 
     Returns
@@ -304,6 +305,7 @@ def sample(
             "model_sha256": file_hash(model_path),
             "offset": potential.reference_energy(atoms.numbers) if offset else 0.0,
             "offset_unit": "eV",
+            "precision": precision,
             "prefix": run.prefix,
             "n_beads": run.n_beads,
             "clients": clients,
@@ -317,7 +319,8 @@ def sample(
             log.warning("%s", sentence)
         run_folder.remove_exit_file(folder, "left by an earlier run")
         n_threads = n_threads or max(1, default_threads() // (clients * len(run.sockets)))
-        options = Path(model_path).resolve(), template, clients, n_threads, offset
+        more = ["--precision", precision, *(["--offset", offset] if offset else [])]
+        options = Path(model_path).resolve(), template, clients, n_threads, more
         if state is not None:
             rewind_outputs(folder, run, first_step)
         return _sample(_Run(folder, lock, stall), run, state, options, report, progress)
