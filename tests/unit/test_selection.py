@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from comitia.cli import cli
 from comitia.errors import ComitiaError, UsageError
 from comitia.structures import read_frames
+from comitia.training.feature_table import FeatureTable
 from comitia.training.selection import (
-    FeatureTable,
     cur_columns,
     cur_rows,
     farthest_columns,

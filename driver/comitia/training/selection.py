@@ -1,15 +1,13 @@
 r"""Which structures, or which features, say most: farthest points, CUR, largest uncertainty.
 
-Structures are rows x of a table that lies in a scratch file and is read in chunks, so that memory does not grow with
-their number. Features are the columns of the same table; all that matters of them is X^T X, which is summed as the rows
-go by. Nothing is random: the same data give the same choice.
+Structures are rows x of a `FeatureTable`. Features are its columns; all that matters of them is X^T X, which is summed
+as the rows go by. Nothing is random: the same data give the same choice.
 
 Farthest points: Eldar et al., IEEE Trans. Image Process. 6, 1305 (1997), doi:10.1109/83.623193. CUR, one by one with
 the rest made orthogonal to each choice: Imbalzano et al., J. Chem. Phys. 148, 241730 (2018), doi:10.1063/1.5024611.
 """
 
 import dataclasses
-import tempfile
 
 import numpy as np
 import scipy.linalg
@@ -21,8 +19,8 @@ from comitia.potential.potential import ATOMS_PER_BATCH
 from comitia.progress import Stages
 from comitia.structures import check_species, read_frames
 from comitia.threads import default_threads
+from comitia.training.feature_table import FeatureTable, square_distance
 
-CHUNK_BYTES = 32 << 20
 RANK = 1e-12  # share of the sum of squares below which what is left of a table is rounding
 
 
@@ -40,90 +38,12 @@ class Selection:
     scores: np.ndarray
 
 
-class FeatureTable:
-    """Rows in a scratch file that has no name, so that nothing is left behind.
-
-    Parameters
-    ----------
-    width : int, columns
-    folder : where the scratch file lies; it takes 8 bytes for each number
-    chunk_bytes : int, of the rows that are in memory at a time
-    """
-
-    def __init__(self, width, folder=None, chunk_bytes=CHUNK_BYTES):
-        self.width, self.n_rows = width, 0
-        self.rows_per_chunk = max(1, chunk_bytes // (8 * width))
-        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 closed by __exit__
-
-    def append(self, rows):
-        rows = np.ascontiguousarray(rows, float).reshape(-1, self.width)
-        self.file.seek(8 * self.width * self.n_rows)
-        self.file.write(rows.data)
-        self.n_rows += len(rows)
-
-    def read(self, first, count):
-        self.file.seek(8 * self.width * first)
-        return np.fromfile(self.file, float, count * self.width).reshape(-1, self.width)
-
-    def row(self, index):
-        return self.read(index, 1)[0]
-
-    def chunks(self):
-        """(slice, rows) of the table, from its beginning to its end."""
-        self.file.flush()
-        for first in range(0, self.n_rows, self.rows_per_chunk):
-            rows = self.read(first, min(self.rows_per_chunk, self.n_rows - first))
-            yield slice(first, first + len(rows)), rows
-
-    def each_row(self, function):
-        """(n_rows,) array: `function` of every chunk, one number for each row."""
-        found = np.empty(self.n_rows)
-        for where, rows in self.chunks():
-            found[where] = function(rows)
-        return found
-
-    def gram(self, n_columns=None):
-        """X^T X with rows cut into pieces of `n_columns`; the whole width by default."""
-        n_columns = n_columns or self.width
-        total = np.zeros((n_columns, n_columns))
-        for _, rows in self.chunks():
-            pieces = rows.reshape(-1, n_columns)
-            total += pieces.T @ pieces
-        return total
-
-    def mean(self):
-        return sum((rows.sum(axis=0) for _, rows in self.chunks()), np.zeros(self.width)) / self.n_rows
-
-    def spread(self):
-        """Root of the mean square distance of the rows from their mean."""
-        mean = self.mean()
-        return float(np.sqrt(self.each_row(lambda rows: _square_distance(rows, mean)).mean()))
-
-    def __len__(self):
-        return self.n_rows
-
-    def __iter__(self):
-        for _, rows in self.chunks():
-            yield from rows
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.file.close()
-
-
-def _square_distance(rows, point):
-    difference = rows - point
-    return np.einsum("ij,ij->i", difference, difference)
-
-
 def _to_nearest(table, points):
     """(n_rows,) squares of the distances to the nearest of some points; infinite where there are none."""
     nearest = np.full(table.n_rows, np.inf)
     for where, rows in table.chunks():
         for point in points:
-            nearest[where] = np.minimum(nearest[where], _square_distance(rows, point))
+            nearest[where] = np.minimum(nearest[where], square_distance(rows, point))
     return nearest
 
 
@@ -146,7 +66,7 @@ def farthest_points(table, count, initial=(), closest=0.0, step=lambda: None):
     nearest = order = _to_nearest(table, initial)
     if not len(initial):
         mean = table.mean()
-        order = table.each_row(lambda rows: _square_distance(rows, mean))
+        order = table.each_row(lambda rows: square_distance(rows, mean))
     indices, scores = [], []
     while len(indices) < min(count, table.n_rows):
         best = int(np.argmax(order))
