@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from series import autoregressive
 
 import comitia
 from comitia.errors import NumericalError, SeriesError, UsageError
@@ -100,19 +101,9 @@ def test_path_integral_averages_equal_the_closed_form(shared_data, n_beads):
         assert abs(kinetic.mean - exact["K_virial_hartree"] * HARTREE) < 4 * kinetic.statistical_error
 
 
-def correlated_oscillator(n_frames, n_repeats, seed, persistence=0.8):
-    """One-dimensional oscillators, beta k = 1, sampled by an exact Ornstein-Uhlenbeck process."""
-    rng = np.random.default_rng(seed)
-    x = np.empty((n_frames, n_repeats))
-    x[0] = rng.normal(size=n_repeats)
-    for t in range(1, n_frames):
-        x[t] = persistence * x[t - 1] + np.sqrt(1 - persistence**2) * rng.normal(size=n_repeats)
-    return x
-
-
 @pytest.mark.parametrize("method", ["cea", "direct"])
 def test_statistical_error_covers_as_often_as_it_claims(method):
-    x = correlated_oscillator(2_000, 300, seed=4)
+    x = autoregressive(0.8, 2_000, 300, seed=4)  # oscillators, beta k = 1
     changes = np.array([-0.1, 0.1])
     exact = np.mean(1 - changes if method == "cea" else 1 / (1 + changes))
     z = []
@@ -250,14 +241,14 @@ def test_members_that_agree_are_not_called_reliable():
 
 
 def test_few_independent_frames_are_not_called_reliable():
-    x = correlated_oscillator(400, 1, seed=15, persistence=0.99)[:, 0]
+    x = autoregressive(0.99, 400, 1, seed=15)[:, 0]
     average = reweight(x**2, 0.5 * KT * (1 + CHANGES) * (x**2)[:, None], TEMPERATURE)
     assert average.verdict != "reliable"
 
 
 def test_the_truth_lies_inside_the_interval():
     """Truth and members are drawn alike; the interval holds it as often as it says."""
-    x = correlated_oscillator(1_000, 400, seed=30)
+    x = autoregressive(0.8, 1_000, 400, seed=30)
     rng = np.random.default_rng(31)
     inside = 0
     for repeat in range(400):
