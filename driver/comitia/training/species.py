@@ -173,10 +173,7 @@ def learn_contraction(structures, target_of, species, cutoff, channels, stage):
 
     Parameters
     ----------
-    structures : list of LabelledStructure
-    target_of : function that gives the Target of a structure
-    species : (n_species,) int array, atomic numbers, increasing
-    cutoff : float, Å
+    structures, target_of, species, cutoff : as in `resolved_moments`
     channels : sequence of int, number of pseudo-species of each order, 0 for an order that is left out
     stage : function of a name and a number of steps that gives a context whose value is called after every step
 
