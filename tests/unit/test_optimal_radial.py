@@ -97,6 +97,27 @@ def test_channels_that_mix_species_share_their_functions(atoms):
     assert_allclose(built.sums([one])[0], reference.sums(built, one), rtol=1e-11, atol=1e-11)
 
 
+def test_what_is_expected_of_a_factor_moves_the_budget(atoms):
+    def built(**factors):
+        options = {"radial": "optimal", "n_max": [6, 6, 4, 0], "l_max": [0, 5, 3, 0], "max_features": 150}
+        basis = Basis(**options, factors=optimal.FactorPrior(**factors))
+        functions = learn_radial(atoms, SPECIES, CUTOFF, basis)
+        return Descriptor.build(SPECIES, CUTOFF, optimal=functions, **options, factors=factors)
+
+    def highest_l(descriptor):
+        return descriptor.features[:, 2:9:2].max(axis=1).mean()
+
+    def reach(descriptor):  # mean distance of the most important function
+        r = CUTOFF * np.arange(len(descriptor.spline)) / len(descriptor.spline)
+        density = (r * descriptor.spline[:, 0, 0]) ** 2
+        return r @ density / density.sum()
+
+    usual = built()
+    assert_array_equal(usual.features, built(waves=3.0, angular_decay=0.15, stretch=1.0, fading=2.0).features)
+    assert highest_l(built(angular_decay=0.02)) > highest_l(usual) > highest_l(built(angular_decay=0.6))
+    assert reach(built(fading=0.0)) > reach(usual) > reach(built(fading=6.0))
+
+
 def test_a_model_with_learned_functions_survives_its_file(atoms, tmp_path):
     basis = Basis(radial="optimal", n_max=[4, 4, 2, 0], l_max=[0, 7, 2, 0], max_features=60)
     functions = learn_radial(atoms, SPECIES, CUTOFF, basis)

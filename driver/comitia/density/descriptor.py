@@ -11,6 +11,7 @@ from comitia._core import Batch, Kernel, MemberKernel
 from comitia.density import radial
 from comitia.density.features import MAX_ORDER, describe, feature_list, roughness, total_degree
 from comitia.density.member_program import arrange_members
+from comitia.density.optimal import FactorPrior
 from comitia.density.program import arrange
 from comitia.errors import SettingsError, StructureError
 from comitia.settings import convert
@@ -33,6 +34,7 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     radial : radial functions; `optimal` ones are learned from the training structures
     width : of the Gaussian basis, Å
+    factors : what is expected of a factor, for `optimal` radial functions
     n_max : number of radial functions; 0 leaves the order out
     l_max : largest angular momentum
     degree : bound on the sum of n + l over the factors of a feature; where null, what `max_features` leaves room for
@@ -45,6 +47,7 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     radial: Literal["optimal", "bessel", "gaussian"] | None = None
     width: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    factors: FactorPrior = FactorPrior()
     n_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=64)]) | None = None
     l_max: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0, le=8)]) | None = None
     degree: _one_for_each_order(Annotated[int, msgspec.Meta(ge=0)] | None) = msgspec.field(

@@ -18,29 +18,50 @@ Huguenin-Dumittan, Ceriotti, Manolopoulos, J. Chem. Phys. 157, 234101 (2022), do
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from comitia.density import radial
 
 N_PRIMITIVE = 24
-WAVES, ANGULAR_DECAY, STRETCH, FADING = 3.0, 0.15, 1.0, 2.0  # κ, τ, λ, γ; by grouped folds of several training sets
 DIFFERENCE = np.exp(-2.0)  # of the variance of channels that are differences of species, to that of the total density
 N_ATOMS = 4000  # environments that the covariance rests on, about
 
 
-def primitive(r, cutoff):
+class FactorPrior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is expected of a factor before the data are seen; by default what grouped folds of several sets ask for.
+
+    Attributes
+    ----------
+    waves : κ, about how many half waves fit inside the cutoff
+    angular_decay : τ; the variance of a factor falls as exp(−τ l (l + 1))
+    stretch : λ; the larger, the more of the waves are at short distances
+    fading : γ; a factor falls as exp(−γ r / cutoff) beside its cutoff function
+    """
+
+    waves: Annotated[float, msgspec.Meta(gt=0, le=N_PRIMITIVE / 2)] = 3.0
+    angular_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.15
+    stretch: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    fading: Annotated[float, msgspec.Meta(ge=0)] = 2.0
+
+
+USUAL = FactorPrior()
+
+
+def primitive(r, cutoff, prior=USUAL):
     """Cosines times their envelope and the root of their prior variance at l = 0: (n_points, N_PRIMITIVE)."""
     wave = np.arange(N_PRIMITIVE)
-    amplitude = np.exp(-((wave / WAVES) ** 2) / 2)
-    stretched = np.expm1(-STRETCH * r / cutoff) / np.expm1(-STRETCH)
-    envelope = radial.smooth_cutoff(r, cutoff, 4, 3) * np.exp(-FADING * r / cutoff)
+    amplitude = np.exp(-((wave / prior.waves) ** 2) / 2)
+    stretched = np.expm1(-prior.stretch * r / cutoff) / np.expm1(-prior.stretch)
+    envelope = radial.smooth_cutoff(r, cutoff, 4, 3) * np.exp(-prior.fading * r / cutoff)
     return envelope[:, None] * np.cos(np.pi * stretched[:, None] * wave) * amplitude
 
 
-def primitive_table(cutoff):
+def primitive_table(cutoff, prior=USUAL):
     """The primitive functions as a spline table."""
-    return radial.spline_table(lambda r: primitive(r, cutoff), cutoff)
+    return radial.spline_table(lambda r: primitive(r, cutoff, prior), cutoff)
 
 
 @dataclass(frozen=True)
@@ -78,7 +99,7 @@ def karhunen_loeve(covariance, n_max):
     return combination * np.sign(largest), variance
 
 
-def optimise(covariance, cutoff, n_max, n_sharing=None):
+def optimise(covariance, cutoff, n_max, n_sharing=None, prior=USUAL):
     """`OptimalRadial` from covariances of the primitive coefficients.
 
     Parameters
@@ -87,16 +108,17 @@ def optimise(covariance, cutoff, n_max, n_sharing=None):
     cutoff : float, Å
     n_max : int
     n_sharing : number of species that share functions, those of all channels; by default each channel is a species
+    prior : FactorPrior, that of the covariance
     """
     functions_of = covariance if n_sharing is None else covariance.sum(axis=0, keepdims=True)
     combination, _ = karhunen_loeve(functions_of, n_max)
     degree = np.arange(covariance.shape[1])
     variance = np.sum(combination * (covariance @ combination), axis=-2)
     variance = np.maximum(variance, 1e-14 * max(variance.max(), 1e-300))
-    variance *= np.exp(-ANGULAR_DECAY * degree * (degree + 1))[:, None]
+    variance *= np.exp(-prior.angular_decay * degree * (degree + 1))[:, None]
     if n_sharing is not None:
         variance[1:] *= DIFFERENCE
-    spline = np.einsum("ipq,slqn->ipsln", primitive_table(cutoff), combination)
+    spline = np.einsum("ipq,slqn->ipsln", primitive_table(cutoff, prior), combination)
     offset = n_max * np.arange(len(combination) * len(degree), dtype=np.int32).reshape(len(combination), -1)
     offset = np.repeat(offset, n_sharing or 1, axis=0)
     return OptimalRadial(spline.reshape(*spline.shape[:2], -1), offset, variance / variance.max())

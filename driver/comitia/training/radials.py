@@ -4,6 +4,7 @@ import numpy as np
 
 from comitia.density import Descriptor, optimal
 from comitia.density.features import N_COLUMNS
+from comitia.density.optimal import USUAL
 
 
 def _auto_correlations(n_channels, l_max):
@@ -17,7 +18,7 @@ def _auto_correlations(n_channels, l_max):
     return rows.reshape(-1, N_COLUMNS)
 
 
-def density_covariance(atoms, species, cutoff, l_max, contraction=None, n_threads=None):
+def density_covariance(atoms, species, cutoff, l_max, contraction=None, n_threads=None, prior=USUAL):
     r"""Covariance of the coefficients of the primitive density of each channel, over centres and m.
 
     .. math:: C_{kl}[p, p'] = \frac{1}{(2l + 1) N} \sum_{i,\,m} A_i[k p, l m]\, A_i[k p', l m]
@@ -28,6 +29,7 @@ def density_covariance(atoms, species, cutoff, l_max, contraction=None, n_thread
     species : (n_species,) atomic numbers
     cutoff : float, Å
     contraction : (n_channels, n_species) array, the identity when absent
+    prior : FactorPrior
 
     Returns
     -------
@@ -40,7 +42,7 @@ def density_covariance(atoms, species, cutoff, l_max, contraction=None, n_thread
         np.asarray(species, np.int64),
         float(cutoff),
         contraction,
-        optimal.primitive_table(cutoff),
+        optimal.primitive_table(cutoff, prior),
         size,
         l_max,
         np.zeros(l_max + 1, np.int32),
@@ -61,6 +63,6 @@ def learn_radial(atoms, species, cutoff, basis, contraction=None, n_threads=None
 
     Where every species is a channel each has its own functions; channels that mix species share theirs.
     """
-    covariance = density_covariance(atoms, species, cutoff, max(basis.l_max), contraction, n_threads)
+    covariance = density_covariance(atoms, species, cutoff, max(basis.l_max), contraction, n_threads, basis.factors)
     mixed = contraction is not None and not np.array_equal(contraction, np.eye(len(species)))
-    return optimal.optimise(covariance, cutoff, max(basis.n_max), len(species) if mixed else None)
+    return optimal.optimise(covariance, cutoff, max(basis.n_max), len(species) if mixed else None, basis.factors)
