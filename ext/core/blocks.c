@@ -40,10 +40,15 @@ int64_t blocks_arrange(centre_blocks *b, int n_species, size_t n_structures, con
                        size_t *n_allocations)
 {
     size_t n_atoms = 0, count[MAX_SPECIES] = {0}, next[MAX_SPECIES], n_blocks = 0;
+    b->n_structures = n_structures;
+    b->most_neighbours = 0;
     for (size_t s = 0; s < n_structures; s++) {
         n_atoms += structures[s].n_atoms;
-        for (size_t i = 0; i < structures[s].n_atoms; i++)
+        for (size_t i = 0; i < structures[s].n_atoms; i++) {
+            const size_t n = (size_t)(structures[s].list->start[i + 1] - structures[s].list->start[i]);
+            b->most_neighbours = n > b->most_neighbours ? n : b->most_neighbours;
             count[structures[s].species[i]]++;
+        }
     }
     for (int t = 0; t < n_species; t++)
         n_blocks += (count[t] + LANES - 1) / LANES;

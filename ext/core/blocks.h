@@ -9,6 +9,7 @@ typedef struct {
     int64_t *first;                          /* [n_blocks] first centre */
     int32_t *species, *count;                /* [n_blocks] */
     int64_t *first_atom;                     /* [n_structures + 1] */
+    size_t n_structures, most_neighbours;    /* most of any centre, as listed */
     size_t atom_capacity, block_capacity, structure_capacity;
 } centre_blocks;
 

@@ -8,9 +8,8 @@ struct worker {
     environment env[LANES];
     lanes *terms, *adjoint, *features, *weight, *sum, *gradient;
     real *A, *A_adjoint, *coefficients, *products, *own_products; /* the last three: see quadratic.h */
-    double *forces, *virials, *sums;
-    size_t gradient_capacity, forces_capacity, virials_capacity, sums_capacity;
-    size_t n_allocations;
+    size_t gradient_capacity;
+    part *part;
     kept_memory *kept;
     int ready;
 };
@@ -24,8 +23,8 @@ static void worker_free(worker *w)
 {
     for (int v = 0; v < LANES; v++)
         environment_free(&w->env[v]);
-    void *arrays[] = {w->terms,     w->adjoint,      w->features, w->weight,       w->sum,    w->gradient, w->A,
-                      w->A_adjoint, w->coefficients, w->products, w->own_products, w->forces, w->virials,  w->sums};
+    void *arrays[] = {w->terms, w->adjoint,   w->features,     w->weight,   w->sum,         w->gradient,
+                      w->A,     w->A_adjoint, w->coefficients, w->products, w->own_products};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
 }
@@ -44,11 +43,15 @@ void evaluator_free(evaluator *e)
     combination_workers_free(e);
 #endif
     blocks_free(&e->blocks);
+    parts_free(&e->parts);
     *e = (evaluator){0};
 }
 
-static int worker_prepare(worker *w, const descriptor *d)
+static int worker_prepare(worker *w, const descriptor *d, size_t most_neighbours, size_t *n_allocations)
 {
+    if (reserve((void **)&w->gradient, &w->gradient_capacity, (most_neighbours + LANES - 1) / LANES, 3 * sizeof(lanes),
+                n_allocations))
+        return OUT_OF_MEMORY;
     if (w->ready)
         return 0;
     w->terms = allocate(d->n_terms * sizeof(lanes));
@@ -61,7 +64,7 @@ static int worker_prepare(worker *w, const descriptor *d)
     w->coefficients = allocate(quadratic_size(d) * sizeof(real));
     w->products = allocate(quadratic_size(d) * sizeof(real));
     w->own_products = allocate(quadratic_size(d) * sizeof(real));
-    w->n_allocations += 10;
+    *n_allocations += 10;
     if (!w->terms || !w->adjoint || !w->features || !w->weight || !w->sum || !w->A || !w->A_adjoint ||
         !w->coefficients || !w->products || !w->own_products) {
         worker_free(w);
@@ -74,17 +77,21 @@ static int worker_prepare(worker *w, const descriptor *d)
     return 0;
 }
 
-static int reserve_workers(evaluator *e, int n_threads)
+/* All of them, as nobody knows who will get which part. */
+static int reserve_workers(evaluator *e, const descriptor *d, int n_threads)
 {
-    if (n_threads <= e->n_workers)
-        return 0;
-    worker *workers = realloc(e->workers, n_threads * sizeof(worker));
-    if (workers == NULL)
-        return OUT_OF_MEMORY;
-    memset(workers + e->n_workers, 0, (n_threads - e->n_workers) * sizeof(worker));
-    e->workers = workers;
-    e->n_workers = n_threads;
-    e->n_allocations++;
+    if (n_threads > e->n_workers) {
+        worker *workers = realloc(e->workers, n_threads * sizeof(worker));
+        if (workers == NULL)
+            return OUT_OF_MEMORY;
+        memset(workers + e->n_workers, 0, (n_threads - e->n_workers) * sizeof(worker));
+        e->workers = workers;
+        e->n_workers = n_threads;
+        e->n_allocations++;
+    }
+    for (int t = 0; t < n_threads; t++)
+        if (worker_prepare(&e->workers[t], d, e->blocks.most_neighbours, &e->n_allocations))
+            return OUT_OF_MEMORY;
     return 0;
 }
 
@@ -113,16 +120,11 @@ typedef struct {
 
 enum { MOST_TIMES = sizeof(real) < sizeof(double) ? 32 : INT32_MAX };
 
-static double *sums_of(const descriptor *d, worker *w, int32_t structure, int species)
-{
-    return w->sums + ((size_t)structure * d->n_species + species) * d->n_features;
-}
-
-static void flush(const descriptor *d, worker *w, const collected *now)
+static void flush(const evaluator *e, const descriptor *d, worker *w, const collected *now)
 {
     if (now->structure < 0)
         return;
-    double *sums = sums_of(d, w, now->structure, now->species);
+    double *sums = part_sums(w->part, &e->blocks, d->n_features, now->structure, now->species);
     if (d->n_dense) {
         quadratic_features(d, w->products, sums);
         return;
@@ -135,11 +137,11 @@ static void flush(const descriptor *d, worker *w, const collected *now)
     }
 }
 
-static void collect(const descriptor *d, worker *w, int32_t structure, int species, collected *now)
+static void collect(const evaluator *e, const descriptor *d, worker *w, int32_t structure, int species, collected *now)
 {
     if (structure == now->structure && species == now->species && ++now->n_times < MOST_TIMES)
         return;
-    flush(d, w, now);
+    flush(e, d, w, now);
     *now = (collected){structure, species, 0};
     if (d->n_dense)
         memset(w->products, 0, quadratic_size(d) * sizeof(real));
@@ -165,15 +167,12 @@ static void add_lane(const descriptor *d, const lanes *features, int lane, doubl
 }
 
 /* Forces and virial of one centre from the adjoint of its density. */
-static int reverse(const evaluator *e, const descriptor *d, worker *w, const environment *env, int32_t structure,
-                   int32_t atom, int with_core)
+static void reverse(const evaluator *e, const descriptor *d, worker *w, const environment *env, int32_t structure,
+                    int32_t atom, int with_core)
 {
-    if (reserve((void **)&w->gradient, &w->gradient_capacity, env->n_blocks, 3 * sizeof(lanes), &w->n_allocations))
-        return OUT_OF_MEMORY;
     density_reverse(d, env, with_core, w->A_adjoint, w->gradient);
-    environment_scatter(env, w->gradient, atom, w->forces + 3 * e->blocks.first_atom[structure],
-                        w->virials + 9 * (size_t)structure);
-    return 0;
+    environment_scatter(env, w->gradient, atom, w->part->forces + 3 * e->blocks.first_atom[structure],
+                        w->part->virials + 9 * (size_t)structure);
 }
 
 /* A block of centres of a model of orders 0 to 2, one after the other. */
@@ -202,7 +201,7 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
         if (what->atomic_energies != NULL)
             what->atomic_energies[i] = energy + (what->weights == NULL ? 0 : env->core_energy);
         if (what->sums != NULL) {
-            collect(d, w, structure, species, now);
+            collect(e, d, w, structure, species, now);
             quadratic_products(d, w->A, w->products);
         }
         if (what->features != NULL) {
@@ -211,8 +210,8 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
             quadratic_products(d, w->A, w->own_products);
             quadratic_features(d, w->own_products, what->features + i * d->n_features);
         }
-        if (with_gradient && reverse(e, d, w, env, structure, atom, what->weights != NULL))
-            return OUT_OF_MEMORY;
+        if (with_gradient)
+            reverse(e, d, w, env, structure, atom, what->weights != NULL);
     }
     return 0;
 }
@@ -244,7 +243,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
         memset(features, 0, d->n_features * sizeof(lanes));
     } else if (what->sums != NULL) { /* added up over the blocks of one structure before the lanes are */
         features = w->sum;
-        collect(d, w, of[0], species, now);
+        collect(e, d, w, of[0], species, now);
         for (int v = count; v < LANES; v++)
             correlations_clear(d, v, w->terms);
         for (int place = 0; place < d->n_order0; place++)
@@ -264,7 +263,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     if (weigh_features)
         energy = weigh(d->n_features, features, weight, weight == NULL ? w->weight : NULL);
     for (int v = 0; what->sums != NULL && features == w->features && v < count; v++)
-        add_lane(d, features, v, sums_of(d, w, of[v], species));
+        add_lane(d, features, v, part_sums(w->part, &e->blocks, d->n_features, of[v], species));
     for (int v = 0; what->atomic_energies != NULL && v < count; v++)
         what->atomic_energies[e->blocks.first_atom[of[v]] + atom[v]] =
             energy[v] + (weight == NULL ? 0 : w->env[v].core_energy);
@@ -276,33 +275,27 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
         }
     for (int v = 0; with_gradient && v < count; v++) {
         correlations_store(d, w->adjoint, v, w->A_adjoint);
-        if (reverse(e, d, w, &w->env[v], of[v], atom[v], weight != NULL))
-            return OUT_OF_MEMORY;
+        reverse(e, d, w, &w->env[v], of[v], atom[v], weight != NULL);
     }
     return 0;
 }
 
-static int worker_begin(const evaluator *e, const descriptor *d, worker *w, size_t n_structures, const evaluation *what)
+/* A part of the work by one thread. */
+static int evaluate_part(const evaluator *e, const descriptor *d, worker *w, const structure *structures, int p,
+                         const evaluation *what)
 {
-    const size_t n_atoms = e->blocks.first_atom[n_structures], n_sums = n_structures * d->n_species * d->n_features;
-    if (worker_prepare(w, d))
+    collected now = {-1, -1, 0};
+    w->part = &e->parts.part[p];
+    w->kept = what->keep ? &e->kept[p] : NULL;
+    if (part_begin(w->part, &e->blocks, structures, d->n_features, what->forces != NULL || what->virials != NULL,
+                   what->sums != NULL))
         return OUT_OF_MEMORY;
-    if (what->forces != NULL || what->virials != NULL) {
-        if (reserve((void **)&w->forces, &w->forces_capacity, n_atoms, 3 * sizeof(double), &w->n_allocations))
+    for (int64_t b = w->part->begin; b < w->part->end; b++)
+        if (d->n_dense ? block_quadratic(e, d, w, structures, b, what, &now)
+                       : block_correlations(e, d, w, structures, b, what, &now))
             return OUT_OF_MEMORY;
-        if (n_atoms > 0)
-            memset(w->forces, 0, n_atoms * 3 * sizeof(double));
-        if (reserve((void **)&w->virials, &w->virials_capacity, n_structures, 9 * sizeof(double), &w->n_allocations))
-            return OUT_OF_MEMORY;
-        if (n_structures > 0)
-            memset(w->virials, 0, n_structures * 9 * sizeof(double));
-    }
-    if (what->sums != NULL) {
-        if (reserve((void **)&w->sums, &w->sums_capacity, n_sums, sizeof(double), &w->n_allocations))
-            return OUT_OF_MEMORY;
-        if (n_sums > 0)
-            memset(w->sums, 0, n_sums * sizeof(double));
-    }
+    if (what->sums != NULL)
+        flush(e, d, w, &now);
     return 0;
 }
 
@@ -323,69 +316,36 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
              const evaluation *what)
 {
     const int64_t n_blocks = blocks_arrange(&e->blocks, d->n_species, n_structures, structures, &e->n_allocations);
-    if (n_blocks < 0 || reserve_workers(e, n_threads))
+    if (n_blocks < 0)
         return OUT_OF_MEMORY;
     if (n_threads > n_blocks)
         n_threads = n_blocks > 0 ? (int)n_blocks : 1;
+    if (reserve_workers(e, d, n_threads))
+        return OUT_OF_MEMORY;
     if (what->weights != NULL && prepare_coefficients(e, d, what->weights))
         return OUT_OF_MEMORY;
     if (what->keep && reserve_kept(e, n_structures, n_threads))
         return OUT_OF_MEMORY;
-    const int64_t n_atoms = e->blocks.first_atom[n_structures],
-                  n_sums = (int64_t)n_structures * d->n_species * d->n_features;
+    if (parts_cut(&e->parts, n_blocks, n_threads, what->keep != 0, &e->n_allocations))
+        return OUT_OF_MEMORY;
     int failed = 0;
 
 #pragma omp parallel num_threads(n_threads)
     {
-        /* the work is cut for the threads asked for, also where fewer come (OMP_THREAD_LIMIT, OMP_DYNAMIC) */
-        for (int t = omp_get_thread_num(); t < n_threads; t += omp_get_num_threads()) {
-            worker *w = &e->workers[t];
-            collected now = {-1, -1, 0};
-            w->kept = what->keep ? &e->kept[t] : NULL;
-            int error = worker_begin(e, d, w, n_structures, what);
-            for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
-                error = d->n_dense ? block_quadratic(e, d, w, structures, b, what, &now)
-                                   : block_correlations(e, d, w, structures, b, what, &now);
-            if (!error && what->sums != NULL)
-                flush(d, w, &now);
-            if (error) {
+#pragma omp for schedule(dynamic, 1)
+        for (int p = 0; p < e->parts.n; p++)
+            if (evaluate_part(e, d, &e->workers[omp_get_thread_num()], structures, p, what)) {
 #pragma omp atomic write
                 failed = 1;
             }
-        }
-#pragma omp barrier
-        if (!failed && what->forces != NULL) {
-#pragma omp for schedule(static)
-            for (int64_t i = 0; i < 3 * n_atoms; i++) {
-                double force = 0;
-                for (int u = 0; u < n_threads; u++)
-                    force += e->workers[u].forces[i];
-                what->forces[i] = force;
-            }
-        }
-        if (!failed && what->sums != NULL) {
-#pragma omp for schedule(static)
-            for (int64_t i = 0; i < n_sums; i++) {
-                double sum = 0;
-                for (int u = 0; u < n_threads; u++)
-                    sum += e->workers[u].sums[i];
-                what->sums[i] = sum;
-            }
-        }
+        if (!failed)
+            parts_add_up(&e->parts, &e->blocks, d->n_species, d->n_features, what->forces, what->virials, what->sums);
     }
-    for (int t = 0; t < n_threads; t++) {
-        e->n_allocations += e->workers[t].n_allocations + (what->keep ? e->kept[t].n_allocations : 0);
-        e->workers[t].n_allocations = 0;
+    for (int p = 0; p < e->parts.n; p++) {
+        e->n_allocations += e->parts.part[p].n_allocations + (what->keep ? e->kept[p].n_allocations : 0);
+        e->parts.part[p].n_allocations = 0;
         if (what->keep)
-            e->kept[t].n_allocations = 0;
+            e->kept[p].n_allocations = 0;
     }
-    if (failed)
-        return OUT_OF_MEMORY;
-    for (size_t s = 0; what->virials != NULL && s < 9 * n_structures; s++) {
-        double virial = 0;
-        for (int u = 0; u < n_threads; u++)
-            virial += e->workers[u].virials[s];
-        what->virials[s] = virial;
-    }
-    return 0;
+    return failed ? OUT_OF_MEMORY : 0;
 }

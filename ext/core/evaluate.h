@@ -1,8 +1,8 @@
 /* Energy, forces and virial of a batch of structures in one pass per centre, and what training needs beside it.
  *
- * Centres of one species are taken LANES at a time, whichever structures they belong to. Threads take contiguous
- * runs of such blocks and add forces into buffers of their own, which are summed in a fixed order: the same input
- * gives the same bits for the same number of threads. Memory grows at the first call of a given size only.       */
+ * Centres of one species are taken LANES at a time, whichever structures they belong to. Threads take runs of such
+ * blocks (parts.h), whose forces are added up in a fixed order: the same input gives the same bits for the same number
+ * of threads. Memory grows at the first call of a given size only.                                              */
 #ifndef COMITIA_EVALUATE_H
 #define COMITIA_EVALUATE_H
 
@@ -10,6 +10,7 @@
 #include "correlations.h"
 #include "density.h"
 #include "kept.h"
+#include "parts.h"
 #include "quadratic.h"
 
 typedef struct worker worker;
@@ -21,9 +22,10 @@ typedef struct {
     int n_workers;
     worker *workers;
     centre_blocks blocks;
+    work_parts parts;
     void *coefficients; /* [n_species] of quadratic.h */
     size_t coefficients_capacity;
-    int n_kept; /* see kept.h: memory of each thread, and where it has each centre */
+    int n_kept; /* see kept.h: memory of each part, one for each thread, and where it has each centre */
     kept_memory *kept;
     int64_t *kept_where; /* [n_atoms] sorted by species */
     size_t kept_capacity;
