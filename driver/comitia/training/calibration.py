@@ -21,7 +21,7 @@ import dataclasses
 
 import numpy as np
 import scipy.optimize
-from scipy import special, stats
+from scipy import special
 
 N_BINS, FEWEST_IN_BIN = 12, 15  # of the binned errors
 CURVE = np.linspace(0.0, 1.0, 21)  # expected fractions at which the quantile curve is reported
@@ -142,8 +142,9 @@ def miscalibration_area(scores, n_members=None):
 
 def observed_fraction(scores, expected, n_members=None):
     """Fraction of scores inside the central interval that should hold each of the `expected` fractions."""
-    distribution = stats.norm if n_members is None else stats.t(df=n_members - 1)
-    inside = np.sort(2 * distribution.cdf(np.abs(scores)) - 1)
+    size = np.abs(scores)
+    below = special.ndtr(size) if n_members is None else special.stdtr(n_members - 1, size)
+    inside = np.sort(2 * below - 1)
     return np.searchsorted(inside, expected, side="right") / len(inside)
 
 
@@ -161,11 +162,17 @@ def binned_errors(error, scale, n_members, n_bins=N_BINS):
     return expected, [float(np.sqrt(np.mean(error[part] ** 2))) for part in parts]
 
 
+def _ranks(values):
+    """(n,) places in increasing order, equal values sharing the mean of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - 0.5 * count)[place]
+
+
 def _rank_correlation(scale, size):
     """Spearman's coefficient, or None where one of the two is the same everywhere."""
     if np.ptp(scale) == 0 or np.ptp(size) == 0:
         return None
-    return float(stats.spearmanr(scale, size).statistic)
+    return float(np.corrcoef(_ranks(scale), _ranks(size))[0, 1])
 
 
 def summarise(error, scale, n_members, size=None):

@@ -5,6 +5,7 @@ import hashlib
 
 import numpy as np
 
+from comitia._core import NeighbourList
 from comitia.errors import SettingsError, StructureError
 from comitia.structures import VOIGT, read_structures
 from comitia.training.groups import draw_blocks, make_blocks
@@ -137,17 +138,17 @@ def closest_contacts(structures, species):
     -------
     (n_species, n_species) array
     """
-    from ase.neighborlist import primitive_neighbor_list
-
     index = np.full(int(max(species)) + 1, -1)
     index[np.asarray(species)] = np.arange(len(species))
     shortest = np.full((len(species), len(species)), CORE_SEARCH)
     for s in structures:
-        first, second, distance = primitive_neighbor_list(
-            "ijd", s.atoms.pbc, s.atoms.cell.array, s.atoms.positions, float(shortest.max()), self_interaction=False
-        )
-        if len(distance) == 0:
+        pairs, positions = NeighbourList(float(shortest.max())), s.atoms.positions
+        pairs.update(positions, s.atoms.cell.array, s.atoms.pbc)
+        if pairs.n_pairs == 0:
             continue
+        first, second = np.repeat(np.arange(len(positions)), np.diff(pairs.start)), pairs.neighbour
+        vectors = positions[second] - positions[first] + pairs.shift @ s.atoms.cell.array
+        distance = np.linalg.norm(vectors, axis=1)
         if distance.min() < SHORTEST:
             raise StructureError(
                 f"{s.origin}: two atoms are {distance.min():.3f} Å apart; remove the frame or correct its positions"

@@ -297,13 +297,13 @@ def fit(settings, directory=".", output=None, progress=True):
         work.run()
         validation = work.evaluate("validation", split.validation)
         test = work.evaluate("test", split.test)
-    held_out, source = work.held_out, f"{settings.folds}-fold"
-    if held_out is None and validation is not None:
-        held_out, source = validation, "validation"
-    energy = forces = UNCALIBRATED
-    if settings.members > 1 and held_out is not None:
-        energy, forces = held_out.calibrate()
-    report = fit_report(work, validation, test, Calibrated(source, held_out, energy, forces))
+        held_out, source = work.held_out, f"{settings.folds}-fold"
+        if held_out is None and validation is not None:
+            held_out, source = validation, "validation"
+        energy = forces = UNCALIBRATED
+        if settings.members > 1 and held_out is not None:
+            energy, forces = held_out.calibrate()
+        report = fit_report(work, validation, test, Calibrated(source, held_out, energy, forces))
     potential = work.potential(energy, forces, metadata=report)
     potential.save(output)
     work.finish(output, potential, report["data"], held_out.records if held_out is not None else [])

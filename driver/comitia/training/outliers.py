@@ -16,7 +16,7 @@ import collections
 
 import numpy as np
 import scipy.optimize
-from scipy import stats
+from scipy import special
 
 from comitia.training.normal_equations import KINDS
 
@@ -37,7 +37,7 @@ def students_t(scores):
     median, decile = np.quantile(scores, [0.5, 0.9])
 
     def excess(degrees):
-        return decile * stats.t.ppf(0.75, degrees) - median * stats.t.ppf(0.95, degrees)
+        return decile * special.stdtrit(degrees, 0.75) - median * special.stdtrit(degrees, 0.95)
 
     if excess(FEWEST_DEGREES) >= 0:
         degrees = FEWEST_DEGREES
@@ -45,7 +45,7 @@ def students_t(scores):
         degrees = MOST_DEGREES
     else:
         degrees = float(scipy.optimize.brentq(excess, FEWEST_DEGREES, MOST_DEGREES, xtol=1e-3))
-    return median / stats.t.ppf(0.75, degrees), degrees
+    return median / special.stdtrit(degrees, 0.75), degrees
 
 
 def expected_beyond(scores, smallest=0.0):
@@ -62,7 +62,7 @@ def expected_beyond(scores, smallest=0.0):
     """
     scale, degrees = students_t(scores)
     scaled = scores / max(scale, smallest, np.finfo(float).tiny)
-    return scaled, 2 * len(scores) * stats.t.sf(scaled, degrees)
+    return scaled, 2 * len(scores) * special.stdtr(degrees, -scaled)
 
 
 def _scaled(record, kind, of_forces):

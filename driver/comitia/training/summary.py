@@ -52,7 +52,7 @@ def outlier_lines(outliers):
         digits = 4 if one["kind"] == "forces" else 1
         lines.append(
             f"  {one['file']}, frame {one['frame']} ({one['config_type']}, {one['set']}): {one['kind']} off by "
-            f"{one['error']:.{digits}f} {one['unit']}, typical {one['typical']:.{digits}f}"
+            f"{one['error']:.{digits}f} {one['unit']}, {one['scaled']:.0f} times what is expected there"
         )
     if len(outliers) > MOST_OUTLIERS:
         lines.append(f"  and {len(outliers) - MOST_OUTLIERS} more, in the report")
