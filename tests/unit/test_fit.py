@@ -94,6 +94,7 @@ def test_what_is_written_can_be_read_back(fitted, data):
     potential = comitia.load(data / "model.safetensors")
     assert report["data"]["structures"] == {"training": 60, "validation": 0, "test": 12}
     assert report["calibration"]["recentred"]
+    assert report["cost"]["value"] > 0
     assert report["errors"] == fitted.report["errors"]
     assert potential.metadata["data"]["sha256"] == report["data"]["sha256"]
     assert potential.n_members == 8
@@ -206,7 +207,9 @@ def test_the_command_line(data, tmp_path, monkeypatch, capsys):
         (data / "FIT.yaml").unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.json", "train.png", "train.safetensors"]
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("training", "folds", "alpha", "strength", "time", "meV/atom", "eV/Å"))
+    assert all(
+        word in printed for word in ("training", "folds", "alpha", "strength", "time", "meV/atom", "eV/Å", "µs/atom")
+    )
     cli.main(
         ["eval", "train.safetensors", str(data / "test.xyz"), "--json", "e.json", "-o", "out.xyz", "--figure", "e.png"],
         standalone_mode=False,

@@ -65,10 +65,10 @@ class Average:
         """
         if self.committee_error is None:
             return None
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
         n_members = len(self.members)
-        factor = t.ppf(0.5 + level / 2, n_members - 1) * np.sqrt(1 + 1 / (n_members * alpha**2))
+        factor = stdtrit(n_members - 1, 0.5 + level / 2) * np.sqrt(1 + 1 / (n_members * alpha**2))
         return float(factor * self.committee_error)
 
     def as_dict(self, unit):

@@ -38,6 +38,7 @@ def microseconds_per_atom(descriptor, atoms, seed=0):
 
 def typical(structures):
     """The structure that costs are measured on: the largest that is not larger than it need be."""
+    structures = list(structures)
     small = [a for a in structures if len(a) <= MOST_ATOMS]
     return max(small, key=len) if small else min(structures, key=len)
 

@@ -15,7 +15,7 @@ from comitia.files import check_destination, write_json
 from comitia.progress import Stages
 from comitia.structures import check_species, read_structures, stem
 from comitia.threads import default_threads
-from comitia.training import dataset
+from comitia.training import cost, dataset
 from comitia.training.calibration import Calibration
 from comitia.training.columns import choose_columns, used_columns
 from comitia.training.committee import fit_committee, refine
@@ -250,6 +250,12 @@ class _Fit:
         """`Potential` of the committee."""
         return self.potential_of(self.committee.members, *calibrations, metadata=metadata)
 
+    def measured_cost(self):
+        """What an evaluation costs on one thread of this machine, µs/atom."""
+        return self.cost or cost.microseconds_per_atom(
+            self.descriptor, cost.typical(s.atoms for s in self.split.training)
+        )
+
     def evaluate(self, name, structures):
         if not structures:
             return None
@@ -311,5 +317,6 @@ def fit(settings, directory=".", output=None, progress=True):
     written = {"model": str(output), **report, "seconds": seconds, "threads": work.n_threads}
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of the process so far
     written["memory"] = {"estimate": work.memory, "peak": peak, "unit": "bytes"}
+    written["cost"] = {"value": work.measured_cost(), "unit": "µs/atom"}
     write_json(output.with_suffix(".json"), written)
     return FitResult(potential, written, output, held_out)

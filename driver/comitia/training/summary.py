@@ -69,7 +69,7 @@ def fit_lines(report):
         counts += f" ({previous['added']} added to the {previous['structures']} of {previous['model']})"
     lines = [
         f"structures  {counts}  atoms {report['data']['atoms']}  "
-        f"features {report['features']['per_species']} per species",
+        f"features {report['features']['per_species']} per species  cost {report['cost']['value']:.1f} µs/atom",
         *error_lines(report["errors"]),
         f"regularisation  strength {chosen['strength']:.2e} ({chosen['chosen_by']})  weights energy "
         f"{chosen['kind_weights']['energy']:.3g} virial {chosen['kind_weights']['virial']:.3g} relative to forces",
