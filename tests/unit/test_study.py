@@ -14,9 +14,11 @@ from numpy.testing import assert_allclose
 from comitia.errors import SeriesError, SettingsError, UsageError
 from comitia.study.expected import compare, read_expected
 from comitia.study.observables import SampledRun, averages, centroid_virial, check_observables, unit_factor
+from comitia.study.runner import StudyRun
 from comitia.study.settings import merge, read_study
 from comitia.study.simulations import read_simulation
 from comitia.study.stages import Ledger
+from comitia.training import FitSettings
 from comitia.units import KB
 
 STUDY = """
@@ -231,3 +233,14 @@ def test_expected_numbers_need_whole_bounds(tmp_path, content):
     path.write_text(content, encoding="utf-8")
     with pytest.raises(SettingsError, match=r"expected\.json"):
         read_expected(path)
+
+
+def test_a_fit_is_made_from_the_model_that_it_goes_on_from(tmp_path):
+    work = StudyRun.__new__(StudyRun)
+    work.fit_folder, work.fit_settings = tmp_path, FitSettings(data="a.xyz", cutoff=5.0, previous="m.safetensors")
+    (tmp_path / "a.xyz").write_text("data")
+    inputs = []
+    for content in ("old", "new"):
+        (tmp_path / "m.safetensors").write_text(content)
+        inputs.append(work._fit_inputs())
+    assert inputs[0] != inputs[1]

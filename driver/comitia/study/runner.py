@@ -88,6 +88,7 @@ class StudyRun:
         settings = self.fit_settings
         hold_outs = [hold_out for hold_out in (settings.validation, settings.test) if hold_out is not None]
         names = [settings.data, *(hold_out.file for hold_out in hold_outs if hold_out.file)]
+        names += [settings.previous] if settings.previous else []
         files = {name: file_hash(find_input(self.fit_folder, name)) for name in names}
         return {"settings": msgspec.to_builtins(settings), "files": files, "version": __version__}
 
