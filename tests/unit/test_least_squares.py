@@ -1,4 +1,7 @@
-"""Sums by group solve what a dense factorisation of all rows solves; the evidence is what brute force finds."""
+"""Sums by group solve what a dense factorisation of all rows solves; the evidence is what brute force finds.
+
+So are the errors on groups that are left out.
+"""
 
 import numpy as np
 import pytest
@@ -8,8 +11,10 @@ from comitia.training import normal_equations
 from comitia.training.committee import fit_committee, refine
 from comitia.training.evidence import Evidence, PriorShape, Regularisation
 from comitia.training.normal_equations import KINDS, Factor, Moments, NormalEquations
-from comitia.training.settings import Weights
+from comitia.training.settings import Prior, Weights
 from comitia.training.sharing import SHARED, Sharing
+from comitia.training.systems import leave_out
+from comitia.training.transfer import DIFFERENCES, RISES, STRONGER, Transfer
 
 N_COLUMNS, N_GROUPS = 12, 8
 SHAPE = PriorShape(np.repeat([0, 1, 2], [1, 4, 7]), np.linspace(-1, 1, N_COLUMNS))
@@ -254,6 +259,10 @@ def test_kinds_are_combined_with_their_weights():
     expected = sum(factor * dense[kind][0].T @ dense[kind][1] for kind, factor in (("forces", 2.0), ("virial", 0.5)))
     assert_allclose(combined.rhs, expected, rtol=1e-11, atol=1e-9)
     assert combined.count == len(dense["forces"][1]) + len(dense["virial"][1])
+    weights, two = np.linspace(-1, 2, N_COLUMNS), np.arange(N_GROUPS) < 2
+    for kind, (rows, target, group) in dense.items():
+        squares = np.sum((target - rows @ weights)[group < 2] ** 2)
+        assert_allclose(equations.residual_square(two, kind, weights), squares, rtol=1e-11)
 
 
 @pytest.mark.parametrize("panel", [1, 5, 1000])
@@ -276,3 +285,55 @@ def test_inverse_and_residuals_from_the_lower_triangle():
     assert_allclose(factor.log_determinant, np.linalg.slogdet(matrix)[1])
     weights, moments = rng.normal(size=6), Moments(np.tril(matrix), rows.T @ target, float(target @ target), 20)
     assert_allclose(moments.residual_square(weights), np.sum((target - rows @ weights) ** 2), rtol=1e-10)
+
+
+SYSTEMS = [["A"], ["B"], ["A-B"], ["A-B"], ["A-C"], ["B-C"], ["B-C"], ["C"]]
+
+
+def transfer_of(equations, shape, **weights):
+    evidence = Evidence(equations.moments(np.ones(N_GROUPS, bool)), shape)
+    parts = leave_out(SYSTEMS, np.ones(N_GROUPS, bool), np.ones(N_GROUPS))
+    return Transfer(evidence, equations, parts, evidence.maximise(), Weights(**weights))
+
+
+@pytest.mark.parametrize("shape", [SHAPE, SHARED_SHAPE], ids=["free", "shared"])
+def test_loss_of_systems_left_out_is_that_of_fits_to_the_rest(shape):
+    equations, dense = made_up(noise=1.0)
+    transfer = transfer_of(equations, shape, virial=0.3)
+    noise, place = transfer.found.noise, (2, 1)
+    kind_weights, log_penalty = transfer.evidence.unpack(*transfer.parameters(place))
+    root = np.linalg.cholesky(precision_of(np.exp(log_penalty), shape)).T
+    expected, total = dict.fromkeys(("energy", "forces"), 0.0), {kind: len(y) for kind, (_, y, _) in dense.items()}
+    for system in {system for (system,) in SYSTEMS}:
+        left = np.array([[system] == of_group for of_group in SYSTEMS])
+        rows, target = [root], [np.zeros(N_COLUMNS)]
+        for kind, (x, y, group) in dense.items():
+            scale = np.sqrt(kind_weights[kind] * (0.3 if kind == "virial" else 1.0))
+            rows.append(scale * x[~left[group]])
+            target.append(scale * y[~left[group]])
+        weights = np.linalg.lstsq(np.vstack(rows), np.concatenate(target), rcond=None)[0]
+        for kind in expected:
+            x, y, group = dense[kind]
+            error = (y - x @ weights)[left[group]]
+            expected[kind] += 0.5 * len(error) / total[kind] * np.log(noise**2 + np.mean(error**2))
+    assert len(transfer.parts) == 6
+    assert_allclose(transfer.loss(place), sum(expected.values()), rtol=1e-9)
+
+
+def test_the_prior_is_the_best_of_what_was_tried_and_of_its_neighbours():
+    equations, _ = made_up(noise=3.0)
+    transfer = transfer_of(equations, SHARED_SHAPE)
+    found = transfer.minimise()
+    losses = {place: loss for place, (loss, _) in transfer.tried.items()}
+    assert found.place == min(losses, key=losses.get)
+    for i, j in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        near = found.place[0] + i, found.place[1] + j
+        assert near in losses or not (0 <= near[0] < len(STRONGER) and 0 <= near[1] < len(DIFFERENCES))
+    assert len(losses) < 3 * RISES + len(STRONGER) + 4
+    again = transfer_of(equations, SHARED_SHAPE)
+    assert again.minimise(start=found.place).place == found.place
+    assert len(again.tried) <= 5
+    candidates = found.left_out["candidates"]
+    assert min(candidates, key=lambda one: one["loss"])["stronger"] == STRONGER[found.place[0]]
+    given = Evidence(equations.moments(np.ones(N_GROUPS, bool)), SHARED_SHAPE).given(Prior(**found.parameters))
+    assert_allclose(given.penalty, found.penalty, rtol=1e-10)  # what the report has can be given to another fit

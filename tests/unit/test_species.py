@@ -23,6 +23,7 @@ from comitia.training.dataset import Target
 from comitia.training.evidence import LOG_DIFFERENCE, PriorShape
 from comitia.training.resolved import resolved_moments
 from comitia.training.species import STRENGTH, Projection, learn_contraction
+from comitia.training.systems import chemical_system
 
 CUTOFF = 5.0
 SPECIES = np.array([3, 11, 19, 37])
@@ -168,15 +169,17 @@ def test_orders_take_the_first_rows_of_one_contraction():
         assert chosen[:, 1:9:2].max() // descriptor.n_radial == n_channels - 1
 
 
+def write_labelled(path, structures):
+    for structure in structures:
+        labels = {"energy": structure.energy, "forces": structure.forces}
+        structure.atoms.calc = SinglePointCalculator(structure.atoms, **labels)
+    write_xyz(path, [structure.atoms for structure in structures])
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alloys")
-    frames = []
-    for structure in labelled_by(with_total(2, N_SPECIES, 3)):
-        atoms = structure.atoms
-        atoms.calc = SinglePointCalculator(atoms, energy=structure.energy, forces=structure.forces)
-        frames.append(atoms)
-    write_xyz(folder / "alloys.xyz", frames)
+    write_labelled(folder / "alloys.xyz", labelled_by(with_total(2, N_SPECIES, 3)))
     return folder
 
 
@@ -198,8 +201,28 @@ def test_a_fit_learns_them_and_its_file_keeps_them(folder):
     assert (folder / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_prior_is_chosen_by_chemical_systems_left_out(folder, tmp_path):
+    """By all of the fit, and again by what each fold leaves; a fit that goes on keeps the systems apart."""
+    basis = LATENT | {"max_features": 60, "pseudo_species": 2}
+    content = {"data": "alloys.xyz", "cutoff": CUTOFF, "members": 4, "core": False, "basis": basis, "keep_sums": True}
+    result = fit(convert(content, FitSettings, "test"), folder, tmp_path / "first.safetensors", progress=False)
+    chosen = result.report["regularisation"]
+    assert chosen["chosen_by"] == "chemical systems left out"
+    systems = [system for part in chosen["left_out"]["parts"] for system in part["systems"]]
+    assert sorted(systems) == sorted({chemical_system(s) for s in labelled_by(with_total(2, N_SPECIES, 3))})
+    best = min(chosen["left_out"]["candidates"], key=lambda one: one["loss"])
+    assert best["stronger"] == chosen["left_out"]["stronger"]
+    assert best["difference"] == chosen["prior"]["difference"]
+    write_labelled(tmp_path / "more.xyz", labelled_by(with_total(2, N_SPECIES, 3), 6, seed=900))
+    more = content | {"data": "more.xyz", "previous": str(result.path)}
+    updated = fit(convert(more, FitSettings, "test"), tmp_path, tmp_path / "second.safetensors", progress=False)
+    again = [system for part in updated.report["regularisation"]["left_out"]["parts"] for system in part["systems"]]
+    assert sorted(again) == sorted(systems)  # each in one part
+
+
 def test_as_many_pseudo_species_as_species_change_nothing(folder):
-    with_setting = fitted(folder, "all.safetensors", pseudo_species=N_SPECIES)
+    with pytest.warns(UserWarning, match="contracts nothing, the data have 4 species"):
+        with_setting = fitted(folder, "all.safetensors", pseudo_species=N_SPECIES)
     without = fitted(folder, "none.safetensors")
     assert_array_equal(with_setting.potential.weights, without.potential.weights)
     assert with_setting.report["pseudo_species"] is None

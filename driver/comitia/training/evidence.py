@@ -21,13 +21,12 @@ import scipy.optimize
 
 from comitia.errors import StructureError
 from comitia.training.normal_equations import KINDS, Factor, Moments
-from comitia.training.settings import Prior
+from comitia.training.settings import LOG_DIFFERENCE, Prior
 from comitia.training.sharing import Sharing
 
 WEAKEST_PRIOR, STRONGEST_PRIOR = 1e-13, 1e2  # relative to the diagonal of the normal equations
 FIRST_STRENGTHS = (1e-9, 1e-7, 1e-5, 1e-3)  # the search begins at the best of these
 FIRST_EXPONENTS = (1.5, 0.1)  # of roughness² and of the mean square of a column
-LOG_DIFFERENCE = 5.0  # ln λ of a factor that tells species apart; by leaving out systems of a training set
 CHOSEN_KINDS = ("virial",)  # kinds of which the relative weight is chosen here
 
 
@@ -84,6 +83,9 @@ class Regularisation:
     parameters : dict, the fields of `Prior`, for the report
     found : (n_parameters,) array, all parameters in the order of `Evidence`
     sharing : Sharing or None, with which λ makes up Λ
+    by_evidence : Regularisation of the evidence, where chemical systems that were left out chose another
+    place : where on the grid of `Transfer` these found it
+    left_out : dict, what they said, for the report
     """
 
     penalty: np.ndarray
@@ -94,6 +96,9 @@ class Regularisation:
     parameters: dict
     found: np.ndarray | None = None
     sharing: Sharing | None = None
+    by_evidence: "Regularisation | None" = None
+    place: tuple | None = None
+    left_out: dict | None = None
 
     def add_to(self, matrix):
         """Add Λ to the lower triangle of a matrix."""
@@ -137,8 +142,8 @@ class Evidence:
             [(shape.order == order).astype(float) for order in self.orders]
             + [shape.log_roughness, np.where(penalised, log_diagonal - self.diagonal_centre, 0.0)]
         )
-        difference = 0.0 if shape.log_difference is None else shape.log_difference
-        self.constant = np.where(penalised, difference, np.log(1e-8 * self.diagonal))
+        self.constant = np.where(penalised, 0.0, np.log(1e-8 * self.diagonal))
+        self.factors = 0.0 if shape.log_difference is None else shape.log_difference / LOG_DIFFERENCE
 
     def start(self, strength, exponents=FIRST_EXPONENTS):
         """Parameters (ln ρ of the free kinds, θ of each order, a, c) for one strength, or one of each order."""
@@ -150,12 +155,12 @@ class Evidence:
         low, high = (np.log(x) + self.diagonal_centre for x in (WEAKEST_PRIOR, STRONGEST_PRIOR))
         return [(-7.0, 7.0)] * len(self.free_kinds) + [(low, high)] * len(self.orders) + [(0.0, 2.5), (0.0, 1.5)]
 
-    def unpack(self, parameters):
-        """{kind: ρ} and ln λ of every column."""
+    def unpack(self, parameters, difference=LOG_DIFFERENCE):
+        """{kind: ρ} and ln λ of every column; `difference` is ln λ of a factor that tells species apart."""
         n_free = len(self.free_kinds)
         kind_weights = dict.fromkeys(self.kinds, 1.0)
         kind_weights |= dict(zip(self.free_kinds, np.exp(parameters[:n_free]).tolist(), strict=True))
-        log_penalty = self.constant + self.columns @ parameters[n_free:]
+        log_penalty = self.constant + self.columns @ parameters[n_free:] + difference * self.factors
         return kind_weights, np.maximum(log_penalty, np.log(WEAKEST_PRIOR * self.diagonal))
 
     def __call__(self, parameters, gradient=True):
@@ -232,9 +237,9 @@ class Evidence:
         )
         return self.regularisation(found.x)
 
-    def regularisation(self, parameters, log_evidence=True):
+    def regularisation(self, parameters, difference=LOG_DIFFERENCE, log_evidence=True):
         """`Regularisation` at the given parameters."""
-        kind_weights, log_penalty = self.unpack(parameters)
+        kind_weights, log_penalty = self.unpack(parameters, difference)
         penalty = np.exp(log_penalty)
         _, _, square = self._solve(kind_weights, penalty)
         count = sum(self.counts.values())
@@ -247,29 +252,31 @@ class Evidence:
             else 0.0,
             log_evidence=self(parameters, gradient=False)[0] if log_evidence else None,
             noise=float(np.sqrt(max(square, 0.0) / max(count, 1))),
-            parameters=self._prior(parameters),
+            parameters=self._prior(parameters, difference),
             found=parameters,
             sharing=self.shape.sharing,
         )
 
-    def _prior(self, parameters):
+    def _prior(self, parameters, difference=LOG_DIFFERENCE):
         """What `regularisation` of FIT.yaml may say for these parameters: the fields of `Prior`."""
         orders = range(1, max(self.orders, default=0) + 1)
         nearest = [int(np.argmin(np.abs(np.array(self.orders) - order))) for order in orders]
         theta = np.asarray(parameters)[len(self.free_kinds) + np.array(nearest, int)]
         strength = np.exp(theta - self.diagonal_centre).tolist()
-        return {
+        found = {
             "strength": strength,
             "roughness_exponent": float(parameters[-2]),
             "column_exponent": float(parameters[-1]),
         }
+        return found if self.shape.log_difference is None else found | {"difference": difference}
 
     def given(self, strength):
         """`Regularisation` of a `Prior`, or of a strength: λ_j = strength × roughness² × diagonal_j."""
-        exponents = 1.0, 1.0
+        exponents, difference = (1.0, 1.0), LOG_DIFFERENCE
         if isinstance(strength, Prior):
-            exponents, strength = (strength.roughness_exponent, strength.column_exponent), strength.strength
-        return self.regularisation(self.start(strength, exponents), log_evidence=False)
+            exponents, difference = (strength.roughness_exponent, strength.column_exponent), strength.difference
+            strength = strength.strength
+        return self.regularisation(self.start(strength, exponents), difference, log_evidence=False)
 
 
 def add_precision(matrix, penalty, sharing):

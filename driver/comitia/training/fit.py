@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import resource
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,16 +21,18 @@ from comitia.training.calibration import Calibration
 from comitia.training.columns import choose_columns, used_columns
 from comitia.training.committee import fit_committee, refine
 from comitia.training.design import DesignStream
-from comitia.training.evidence import Evidence, PriorShape
+from comitia.training.evidence import PriorShape
 from comitia.training.groups import MAX_GROUPS, deal_folds, make_groups
 from comitia.training.memory import check_memory, fit_memory
-from comitia.training.normal_equations import KINDS, NormalEquations, triangle_size
+from comitia.training.normal_equations import NormalEquations, triangle_size
 from comitia.training.passes import accumulate
 from comitia.training.report import Calibrated, fit_report
 from comitia.training.residuals import Residuals
 from comitia.training.settings import check_settings
 from comitia.training.sums import PartialSums, sums_key
+from comitia.training.systems import MOST_PARTS, chemical_system, cut_blocks, strata_of, systems_of_groups
 from comitia.training.terms import Terms, choose_terms
+from comitia.training.transfer import regularise
 from comitia.training.update import EarlierFit, fingerprints, keep
 from comitia.training.validation import Evaluation, evaluate
 
@@ -90,15 +93,6 @@ def check_weights(settings, structures):
             raise SettingsError(f"weights: no structure has the config_type {name!r}; {hint}")
 
 
-def regularise(equations, allowed, shape, settings, like=None, step=lambda: None):
-    """`Regularisation` for some groups; `like` is that of nearly the same groups, where the search begins."""
-    kinds = [kind for kind in KINDS if getattr(settings.weights, kind) > 0]
-    evidence = Evidence(equations.moments(allowed), shape, kinds)
-    if settings.regularisation is not None:
-        return evidence.given(settings.regularisation)
-    return evidence.maximise(first=None if like is None else like.found, step=step)
-
-
 class _Fit:
     """What the stages of one fit hand on to each other."""
 
@@ -107,6 +101,12 @@ class _Fit:
         self.n_threads = settings.threads or default_threads()
         if earlier is None:
             terms = choose_terms(settings, split.training, species_of(split), stages.stage, self.n_threads)
+            if settings.basis.pseudo_species is not None and terms.descriptor.pseudo_species is None:
+                warnings.warn(
+                    f"basis: pseudo_species {settings.basis.pseudo_species} contracts nothing, the data have "
+                    f"{terms.descriptor.n_species} species: each is a channel; give fewer, or leave it out",
+                    stacklevel=3,
+                )
             columns = np.arange(terms.descriptor.width)
             if settings.columns is not None:
                 terms.descriptor, columns = choose_columns(terms.descriptor, split.training, settings.columns)
@@ -127,26 +127,36 @@ class _Fit:
         key = sums_key(self.descriptor, split.training, self.targets, self.group, columns, key)
         self.partial = PartialSums(output.with_suffix(".sums.partial"), key)
         width, largest = len(columns), max(len(s.atoms) for s in split.training)
-        self.memory = fit_memory(width, len(self.stratum), self.n_threads, largest)
+        n_parts = MOST_PARTS + 1 if self.systems else 0
+        self.memory = fit_memory(width, len(self.stratum), self.n_threads, largest, n_parts)
         check_memory(self.memory, width, len(self.stratum))
 
     def _deal(self):
         """Which group every structure is in, and which groups are held out in which fold."""
         settings, split = self.settings, self.split
         rng, strata = np.random.default_rng([settings.seed, 1]), [s.config_type for s in split.training]
+        systems, blocks = [chemical_system(s) for s in split.training], split.blocks
+        cut = blocks if settings.groups.key else cut_blocks(blocks, systems)  # where systems are kept apart
         if self.earlier is not None:
-            dealt = self.earlier.groups(strata, split.blocks, settings.folds, rng)
-            self.group, self.names, self.stratum, self.folds = dealt
+            blocks = cut if self.earlier.index.get("systems") else blocks
+            dealt = self.earlier.groups(strata, systems, blocks, settings.folds, rng)
+            self.group, self.names, self.stratum, self.folds, self.systems = dealt
             return
         calibrating = [s for s in split.validation if s.energy is not None or s.forces is not None]
         leave_out = settings.validation is None or len(calibrating) < FEWEST_TO_CALIBRATE
         fitting = GRAM_BYTES // (8 * triangle_size(len(self.columns)))
-        if leave_out or settings.members > 1 or settings.keep_sums:
-            self.group, self.stratum = make_groups(strata, split.blocks, rng, max(12, min(MAX_GROUPS, fitting)))
+        most, apart = max(12, min(MAX_GROUPS, fitting)), None
+        if self.descriptor.pseudo_species is not None and settings.regularisation is None:
+            apart = strata_of(strata, systems, most, rng)
+        if apart is not None:
+            strata, blocks = apart, cut
+        if apart is not None or leave_out or settings.members > 1 or settings.keep_sums:
+            self.group, self.stratum = make_groups(strata, blocks, rng, most)
         else:  # nobody asks for part of the sums: as few groups as memory wants
             self.group = np.arange(len(split.training)) % max(2, min(MAX_GROUPS, fitting))
             self.stratum = np.zeros(self.group.max() + 1, int)
         self.names = [strata[np.argmax(self.group == group)] for group in range(len(self.stratum))]
+        self.systems = systems_of_groups(systems, self.group) if apart is not None else []
         self.folds = np.full(len(self.stratum), -1)
         if leave_out:
             self.folds = deal_folds(self.stratum, min(settings.folds, len(self.stratum)), rng)
@@ -165,11 +175,11 @@ class _Fit:
 
             def left_out(fold, like):
                 allowed = self.folds != fold
-                regularisation = regularise(equations, allowed, shape, settings, like)
+                regularisation = regularise(equations, allowed, shape, settings, self.systems, like)
                 found = members(allowed, regularisation, np.random.default_rng([*seed, fold + 1]))
                 return dataclasses.replace(found, factor=None)
 
-            regularisation = regularise(equations, everything, shape, settings)
+            regularisation = regularise(equations, everything, shape, settings, self.systems)
             with ThreadPoolExecutor(self.n_threads) as pool:
                 of_all = pool.submit(members, everything, regularisation, np.random.default_rng([*seed, 0]))
                 tasks = {fold: pool.submit(left_out, fold, regularisation) for fold in names}
@@ -222,7 +232,7 @@ class _Fit:
             return
         training, kept_out = fingerprints(self.split.training), [*self.split.validation, *self.split.test]
         fitted = {"names": self.names, "stratum": self.stratum, "fold": self.folds, "structures": training}
-        fitted |= {"held": fingerprints(kept_out), "data": data}
+        fitted |= {"held": fingerprints(kept_out), "data": data, "systems": self.systems}
         if self.earlier is not None:
             for name in ("structures", "held"):
                 fitted[name] = self.earlier.index[name] + fitted[name]

@@ -14,18 +14,19 @@ CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
 
-def fit_memory(n_columns, n_groups, n_threads, largest):
+def fit_memory(n_columns, n_groups, n_threads, largest, n_parts=0):
     """Largest memory of a fit, bytes; it does not depend on the number of structures but for what their labels take.
 
     Parameters
     ----------
     n_columns, n_groups, n_threads : int
     largest : int, atoms of the largest structure
+    n_parts : int, parts of the groups of which the sums are kept beside
     """
     sums = 8 * n_groups * triangle_size(n_columns)
     rows = max(CHUNK, n_columns // 2) + 3 * largest
     summing = n_threads * 8 * n_columns * (2 * rows + 3 * largest + min(PANEL, n_columns))
-    solving = n_threads * 8 * MATRICES * n_columns**2
+    solving = n_threads * 8 * (MATRICES * n_columns**2 + n_parts * triangle_size(n_columns))
     return BASE + sums + max(summing, solving)
 
 

@@ -9,7 +9,7 @@ moments and one Cholesky factorisation.
 import dataclasses
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from comitia.errors import NumericalError
 
@@ -108,6 +108,14 @@ class RowSums:
             _add_product(self.triangle, self.waiting)
             self.waiting, self.n_waiting = [], 0
 
+    def residual_square(self, weights):
+        """|y − X w|² of these rows."""
+        both = np.append(weights, -1.0)
+        square = sum(float(np.sum((block @ both) ** 2)) for block in self.waiting)
+        if self.triangle is not None:
+            square += float(both @ blas.dspmv(len(both), 1.0, self.triangle, both))
+        return max(0.0, square)
+
     def arrays(self):
         """What a file must hold: `triangle` (empty where there is none), `rows` (m, n_columns + 1) and `count`."""
         triangle = np.empty(0) if self.triangle is None else self.triangle
@@ -143,6 +151,10 @@ class NormalEquations:
         for sums in self.groups[group].values():
             sums.condense()
 
+    def counts(self, kinds):
+        """(n_groups,) array, rows of these kinds in each group."""
+        return np.array([sum(sums[kind].count for kind in kinds) for sums in self.groups])
+
     def moments(self, selection):
         """Moments of each kind that has rows in the groups of `selection` (n_groups,) bool: {kind: Moments}."""
         present = {kind for groups in self.groups for kind, sums in groups.items() if sums.count}
@@ -150,6 +162,15 @@ class NormalEquations:
 
     def combined(self, selection, kind_weights):
         """Moments of the rows of all kinds in these groups, those of kind k times the root of kind_weights[k]."""
+        triangle, count = self.packed(selection, kind_weights)
+        return Moments.unpacked(triangle, self.n_columns, count)
+
+    def residual_square(self, selection, kind, weights):
+        """|y − X w|² of the rows of one kind in these groups."""
+        return sum(self.groups[group][kind].residual_square(weights) for group in np.flatnonzero(selection))
+
+    def packed(self, selection, kind_weights):
+        """As `combined`: the lower triangle of [X | y]^T [X | y], row by row, and the number of rows."""
         triangle, waiting, count = np.zeros(triangle_size(self.n_columns)), [], 0
         for group in np.flatnonzero(selection):
             for kind, weight in kind_weights.items():
@@ -162,7 +183,7 @@ class NormalEquations:
                 waiting += [block if weight == 1.0 else np.sqrt(weight) * block for block in part.waiting]
         if waiting:
             _add_product(triangle, waiting)
-        return Moments.unpacked(triangle, self.n_columns, count)
+        return triangle, count
 
 
 class Factor:

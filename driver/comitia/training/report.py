@@ -71,13 +71,15 @@ def _data_report(settings, split, earlier):
 
 def _regularisation_report(work):
     chosen = work.committee.regularisation
+    by = "evidence" if work.settings.regularisation is None else "settings"
     return {
-        "chosen_by": "evidence" if work.settings.regularisation is None else "settings",
+        "chosen_by": "chemical systems left out" if chosen.left_out else by,
         "strength": chosen.strength,
         "log_evidence": chosen.log_evidence,
         "noise": chosen.noise,
         "kind_weights": chosen.kind_weights,
         "prior": chosen.parameters,
+        "left_out": chosen.left_out,
         "refinement_steps": work.refinement,
         "groups": len(work.stratum),
     }

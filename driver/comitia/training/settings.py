@@ -13,6 +13,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=0)]
+LOG_DIFFERENCE = 5.0  # ln λ of a factor that tells species apart; by leaving out systems of a training set
 MAX_MEMBERS, MAX_THREADS = 4096, 1024
 
 
@@ -50,19 +51,22 @@ class Committee(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The prior of the weights: the penalty λ of a column is s (r / r₀)^(2a) (d / d₀)^c d₀.
 
-    r is its roughness and d its sum of squares over the rows, r₀ and d₀ are geometric means over the columns. The
-    report of a fit has what the evidence chose; a larger fit to similar structures may be given it.
+    r is its roughness and d its sum of squares over the rows, r₀ and d₀ are geometric means over the columns. With
+    pseudo-species every factor that is a difference of species multiplies λ by exp(difference). The report of a fit has
+    what was chosen; a larger fit to similar structures may be given it.
 
     Attributes
     ----------
     strength : s of each correlation order from 1 on; the last counts for the rest
     roughness_exponent : a
     column_exponent : c
+    difference : of factors that tell species apart
     """
 
     strength: Annotated[list[Positive], msgspec.Meta(min_length=1, max_length=MAX_ORDER)]
     roughness_exponent: NotNegative = 1.0
     column_exponent: NotNegative = 1.0
+    difference: NotNegative = LOG_DIFFERENCE
 
 
 class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +85,8 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights : factors on the weights of the squared errors
     reference_energies : energies of the isolated atoms by element, eV; fitted when absent
     seed : of every random draw
-    regularisation : strength of the prior, or all of its parameters; chosen by the evidence when absent
+    regularisation : strength of the prior, or all of its parameters; chosen by the evidence when absent, and with
+        pseudo-species, where there are structures of several chemical systems, by leaving out these
     columns : the fit keeps at most so many columns of the design matrix, those that depend least on one another over
         the training structures, and drops features that are then idle; by default all
     accuracy : fast, balanced or accurate: how large a basis of radial functions learned from the data is, and so what

@@ -74,6 +74,12 @@ def fit_lines(report):
         f"regularisation  strength {chosen['strength']:.2e} ({chosen['chosen_by']})  weights energy "
         f"{chosen['kind_weights']['energy']:.3g} virial {chosen['kind_weights']['virial']:.3g} relative to forces",
     ]
+    if chosen["left_out"]:
+        left_out, difference = chosen["left_out"], chosen["prior"]["difference"]
+        lines.append(
+            f"  {len(left_out['parts'])} parts of the chemical systems left out one by one: {left_out['stronger']:g} "
+            f"times the strength of the evidence, ln λ {difference:g} for each difference of species"
+        )
     if report["settings"]["members"] > 1:
         lines.append(
             f"calibration  alpha {calibration['alpha_energy']:.3f}  alpha_forces {calibration['alpha_forces']:.3f}  "

@@ -22,13 +22,14 @@ from comitia.training import cost, dataset
 from comitia.training.committee import fit_committee
 from comitia.training.design import DesignStream
 from comitia.training.evidence import PriorShape
-from comitia.training.fit import regularise, species_of
+from comitia.training.fit import species_of
 from comitia.training.groups import draw_blocks
 from comitia.training.memory import check_memory, fit_memory
 from comitia.training.normal_equations import NormalEquations
 from comitia.training.passes import accumulate
 from comitia.training.sums import digest
 from comitia.training.terms import choose_terms
+from comitia.training.transfer import regularise
 from comitia.training.validation import evaluate
 
 CUTOFFS = (1.0, 0.9, 1.15, 0.8, 1.3)  # of the one in the settings

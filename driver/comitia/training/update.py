@@ -26,6 +26,7 @@ from comitia.training import dataset
 from comitia.training.groups import deal_folds, extend_groups
 from comitia.training.settings import FitSettings
 from comitia.training.sums import FORMAT_VERSION, digest, group_path, read_group
+from comitia.training.systems import strata_like, systems_of_groups
 from comitia.training.validation import Record
 
 REMEDY = "fit all of the data with `keep_sums: true`"
@@ -148,14 +149,18 @@ class EarlierFit:
         training = [split.training[i] for i in kept]
         return dataclasses.replace(split, training=training, blocks=split.blocks[kept])
 
-    def groups(self, strata, blocks, n_folds, rng):
-        """Groups of the new structures, names and strata of all groups, and their folds."""
+    def groups(self, config_types, systems, blocks, n_folds, rng):
+        """Groups of the new structures; names, strata, folds and chemical systems of all groups, these where kept."""
+        known, strata = self.index.get("systems", []), config_types
+        if known:
+            strata = strata_like(config_types, systems, self.index["names"], known)
         group, names = extend_groups(self.index["names"], strata, blocks, rng)
         added = names[len(self.stratum) :]
         numbers = {name: 1 + self.stratum.max() + i for i, name in enumerate(dict.fromkeys(added))}
         new = np.array([numbers[name] for name in added], int)
         folds = deal_folds(new, n_folds, rng) if (self.fold >= 0).any() and len(new) else np.full(len(new), -1)
-        return group, names, np.concatenate([self.stratum, new]), np.concatenate([self.fold, folds])
+        known = systems_of_groups(systems, group, known) if known else []
+        return group, names, np.concatenate([self.stratum, new]), np.concatenate([self.fold, folds]), known
 
     def restore(self, equations):
         """Put the sums of the earlier fit into the first groups."""
