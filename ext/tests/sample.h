@@ -7,6 +7,29 @@
 
 enum { N_MAX = 24 };
 
+static const double cubic[9] = {7, 0, 0, 0, 7, 0, 0, 0, 7};
+static const double triclinic[9] = {5.5, 0.3, -0.2, 2.0, 5.0, 0.1, -1.2, 1.5, 6.0};
+static const double left_handed[9] = {2.0, 5.0, 0.1, 5.5, 0.3, -0.2, -1.2, 1.5, 6.0};
+static const double small[9] = {2.5, 0.1, 0, 0.9, 2.6, 0.2, 0.3, -0.8, 2.7};
+
+static const struct {
+    const char *name;
+    const double *cell;
+    int pbc[3];
+    size_t n_atoms;
+} kinds[] = {
+    {"molecule",    cubic,       {0, 0, 0}, 9 },
+    {"bulk",        cubic,       {1, 1, 1}, 10},
+    {"triclinic",   triclinic,   {1, 1, 1}, 11},
+    {"slab",        triclinic,   {1, 1, 0}, 8 },
+    {"left-handed", left_handed, {1, 1, 1}, 8 },
+    {"small",       small,       {1, 1, 1}, 1 },
+    {"wire",        small,       {0, 0, 1}, 3 },
+    {"one atom",    cubic,       {0, 0, 0}, 1 },
+    {"two atoms",   cubic,       {0, 0, 0}, 2 },
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
 typedef struct {
     size_t n_atoms;
     int32_t species[N_MAX];
@@ -15,7 +38,7 @@ typedef struct {
     neighbour_list list;
 } sample;
 
-static double determinant(const double c[9])
+static inline double determinant(const double c[9])
 {
     return c[0] * (c[4] * c[8] - c[5] * c[7]) + c[1] * (c[5] * c[6] - c[3] * c[8]) + c[2] * (c[3] * c[7] - c[4] * c[6]);
 }
@@ -76,7 +99,7 @@ typedef struct {
     double energy, atomic[N_MAX], forces[3 * N_MAX], virial[9];
 } answer;
 
-static answer compute(const model *m, sample *s, const double *weights, int n_threads)
+static inline answer compute(const model *m, sample *s, const double *weights, int n_threads)
 {
     static evaluator state;
     answer out = {0};
@@ -97,6 +120,33 @@ static double *random_numbers(uint64_t *state, size_t n)
         numbers[k] = random_between(state, -1, 1);
     }
     return numbers;
+}
+
+/* One of each kind, and one without atoms. */
+enum { N_BATCH = N_KINDS + 1 };
+
+typedef struct {
+    sample sample[N_BATCH];
+    structure structure[N_BATCH];
+    size_t n_atoms;
+} batch;
+
+static inline void fill_batch(batch *b, double cutoff, uint64_t *state)
+{
+    b->n_atoms = 0;
+    for (int k = 0; k < N_BATCH; k++) {
+        const int kind = k % N_KINDS;
+        fill(&b->sample[k], k < N_KINDS ? kinds[k].n_atoms : 0, kinds[kind].cell, kinds[kind].pbc, cutoff, 1.2, state);
+        b->structure[k] = view(&b->sample[k]);
+        b->n_atoms += b->sample[k].n_atoms;
+    }
+}
+
+static inline void free_batch(batch *b)
+{
+    for (int k = 0; k < N_BATCH; k++) {
+        neighbour_list_free(&b->sample[k].list);
+    }
 }
 
 #endif

@@ -56,29 +56,6 @@ static void check_gradients(const model *m, sample *s, const double *weights, co
     }
 }
 
-static const double cubic[9] = {7, 0, 0, 0, 7, 0, 0, 0, 7};
-static const double triclinic[9] = {5.5, 0.3, -0.2, 2.0, 5.0, 0.1, -1.2, 1.5, 6.0};
-static const double left_handed[9] = {2.0, 5.0, 0.1, 5.5, 0.3, -0.2, -1.2, 1.5, 6.0};
-static const double small[9] = {2.5, 0.1, 0, 0.9, 2.6, 0.2, 0.3, -0.8, 2.7};
-
-static const struct {
-    const char *name;
-    const double *cell;
-    int pbc[3];
-    size_t n_atoms;
-} kinds[] = {
-    {"molecule",    cubic,       {0, 0, 0}, 9 },
-    {"bulk",        cubic,       {1, 1, 1}, 10},
-    {"triclinic",   triclinic,   {1, 1, 1}, 11},
-    {"slab",        triclinic,   {1, 1, 0}, 8 },
-    {"left-handed", left_handed, {1, 1, 1}, 8 },
-    {"small",       small,       {1, 1, 1}, 1 },
-    {"wire",        small,       {0, 0, 1}, 3 },
-    {"one atom",    cubic,       {0, 0, 0}, 1 },
-    {"two atoms",   cubic,       {0, 0, 0}, 2 },
-};
-enum { N_KINDS = sizeof kinds / sizeof *kinds };
-
 static void test_gradients(void)
 {
     uint64_t state = 3;
@@ -256,23 +233,17 @@ static void test_batches_and_threads(void)
     model *m = model_new(4.0, 1);
     double *weights = random_numbers(&state, MODEL_N_SPECIES * (size_t)m->d.n_features);
     const size_t n_features = (size_t)m->d.n_features;
-    sample samples[N_KINDS + 1];
-    structure structures[N_KINDS + 1];
-    size_t n_atoms = 0;
-    for (int k = 0; k <= N_KINDS; k++) { /* the last one is empty */
-        const int kind = k % N_KINDS;
-        fill(&samples[k], k < N_KINDS ? kinds[k].n_atoms : 0, kinds[kind].cell, kinds[kind].pbc, 4.0, 1.2, &state);
-        structures[k] = view(&samples[k]);
-        n_atoms += samples[k].n_atoms;
-    }
+    batch all;
+    fill_batch(&all, 4.0, &state);
+    const size_t n_atoms = all.n_atoms;
     double *atomic[4], *forces[4], *virials[4], *sums[4];
     static const int n_threads[4] = {1, 2, 2, 3};
     evaluator e = {0};
     for (int run = 0; run < 4; run++) {
         atomic[run] = malloc(n_atoms * sizeof(double));
         forces[run] = malloc(3 * n_atoms * sizeof(double));
-        virials[run] = malloc(9 * (N_KINDS + 1) * sizeof(double));
-        sums[run] = malloc((N_KINDS + 1) * MODEL_N_SPECIES * n_features * sizeof(double));
+        virials[run] = malloc(9 * N_BATCH * sizeof(double));
+        sums[run] = malloc(N_BATCH * MODEL_N_SPECIES * n_features * sizeof(double));
         evaluation what = {.weights = weights,
                            .atomic_energies = atomic[run],
                            .forces = forces[run],
@@ -280,7 +251,7 @@ static void test_batches_and_threads(void)
                            .sums = sums[run]};
         const size_t before = e.n_allocations;
         omp_set_max_active_levels(run != 2); /* the third time only one of two threads comes */
-        CHECK(evaluate(&e, &m->d, N_KINDS + 1, structures, n_threads[run], &what) == 0, "run %d", run);
+        CHECK(evaluate(&e, &m->d, N_BATCH, all.structure, n_threads[run], &what) == 0, "run %d", run);
         omp_set_max_active_levels(1);
         CHECK(run != 2 || e.n_allocations == before, "memory was taken again");
     }
@@ -290,17 +261,17 @@ static void test_batches_and_threads(void)
         for (size_t k = 0; k < 3 * n_atoms; k++) {
             CHECK_CLOSE(forces[run][k], forces[0][k], 1e-12 * (1 + fabs(forces[0][k])));
         }
-        for (size_t k = 0; k < 9 * (N_KINDS + 1); k++) {
+        for (size_t k = 0; k < 9 * N_BATCH; k++) {
             CHECK_CLOSE(virials[run][k], virials[0][k], 1e-12 * (1 + fabs(virials[0][k])));
         }
-        for (size_t k = 0; k < (N_KINDS + 1) * MODEL_N_SPECIES * n_features; k++) {
+        for (size_t k = 0; k < N_BATCH * MODEL_N_SPECIES * n_features; k++) {
             CHECK_CLOSE(sums[run][k], sums[0][k], 1e-12 * (1 + fabs(sums[0][k])));
         }
     }
     size_t first = 0;
-    for (int k = 0; k <= N_KINDS; k++) {
-        answer alone = compute(m, &samples[k], weights, 1);
-        for (size_t i = 0; i < samples[k].n_atoms; i++) {
+    for (int k = 0; k < N_BATCH; k++) {
+        answer alone = compute(m, &all.sample[k], weights, 1);
+        for (size_t i = 0; i < all.sample[k].n_atoms; i++) {
             CHECK_CLOSE(atomic[0][first + i], alone.atomic[i], 1e-12 * (1 + fabs(alone.atomic[i])));
             for (int a = 0; a < 3; a++) {
                 const double force = alone.forces[3 * i + (size_t)a];
@@ -310,13 +281,13 @@ static void test_batches_and_threads(void)
         for (int v = 0; v < 9; v++) {
             CHECK_CLOSE(virials[0][9 * k + v], alone.virial[v], 1e-12 * (1 + fabs(alone.virial[v])));
         }
-        first += samples[k].n_atoms;
+        first += all.sample[k].n_atoms;
     }
     double *directions = random_numbers(&state, 3 * n_atoms);
     for (int run = 0; run < 2; run++) {
-        CHECK(evaluate_tangent(&m->d, N_KINDS + 1, structures, run + 1, directions, NULL, sums[run]) == 0, "tangent");
+        CHECK(evaluate_tangent(&m->d, N_BATCH, all.structure, run + 1, directions, NULL, sums[run]) == 0, "tangent");
     }
-    CHECK(memcmp(sums[0], sums[1], (N_KINDS + 1) * MODEL_N_SPECIES * n_features * sizeof(double)) == 0,
+    CHECK(memcmp(sums[0], sums[1], N_BATCH * MODEL_N_SPECIES * n_features * sizeof(double)) == 0,
           "tangents depend on the number of threads");
     free(directions);
     evaluation nothing = {.weights = weights, .atomic_energies = atomic[0], .forces = forces[0]};
@@ -328,9 +299,7 @@ static void test_batches_and_threads(void)
         free(virials[run]);
         free(sums[run]);
     }
-    for (int k = 0; k <= N_KINDS; k++) {
-        neighbour_list_free(&samples[k].list);
-    }
+    free_batch(&all);
     free(weights);
     free(m);
 }
