@@ -71,6 +71,7 @@ cdef extern from "neighbours.h" nogil:
         int32_t *neighbour
         int32_t *shift
         double cutoff, skin
+        int n_threads
     void neighbour_list_init(neighbour_list *list, double cutoff, double skin)
     void neighbour_list_free(neighbour_list *list)
     int neighbour_list_update(neighbour_list *list, size_t n_atoms, const double *positions, const double *cell,

@@ -78,9 +78,11 @@ cdef class Batch:
                     self.cells[s, a, b] = cells[s, a, b] if self.pbc[s, a] else 0.0
             self.structures[s].positions = &positions[first, 0] if self.sizes[s] else NULL
             first += self.sizes[s]
+            self.lists[s].n_threads = n_threads if self.n_structures == 1 else 1
+        cdef int n_outer = max(1, min(n_threads, self.n_structures))
         cdef int[::1] statuses = np.zeros(self.n_structures, np.intc)
         self.busy = 1
-        for s in prange(self.n_structures, nogil=True, num_threads=n_threads, schedule="static"):
+        for s in prange(self.n_structures, nogil=True, num_threads=n_outer, schedule="static"):
             statuses[s] = neighbour_list_update(&self.lists[s], self.structures[s].n_atoms,
                                                 self.structures[s].positions, &self.cells[s, 0, 0], &periodic[s, 0])
         self.busy = 0

@@ -14,11 +14,14 @@
 #define MAX_ATOMS ((size_t)1 << 30)
 #define MAX_HALF_PAIRS ((size_t)1 << 28)
 
+enum { FEWEST_ATOMS = 1000 }; /* that a thread is started for */
+
 void neighbour_list_init(neighbour_list *list, double cutoff, double skin)
 {
     memset(list, 0, sizeof *list);
     list->cutoff = cutoff;
     list->skin = skin;
+    list->n_threads = 1;
 }
 
 void neighbour_list_free(neighbour_list *list)
@@ -27,6 +30,9 @@ void neighbour_list_free(neighbour_list *list)
                       list->fraction, list->image,     list->n_upper,    list->half_start,      list->fill,
                       list->half,     list->copy_atom, list->copy_shift, list->copy_bin,        list->bin_x,
                       list->bin_y,    list->bin_z,     list->bin_key,    list->bin_shift,       list->bin_start};
+    for (int p = 0; p < list->part_capacity; p++) {
+        free(list->half[p].copy);
+    }
     for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++) {
         free(blocks[b]);
     }
@@ -71,15 +77,37 @@ static int reserve_atoms(neighbour_list *list, size_t n_atoms)
     return 0;
 }
 
-/* A quarter of headroom: the counts change a little from build to build. */
-static int reserve_half(neighbour_list *list, size_t count)
+/* Runs of atoms for the threads; no more of them than is worth their start. */
+static int cut_atoms(neighbour_list *list)
 {
-    if (count <= list->half_capacity) {
+    const size_t most = list->n_atoms / FEWEST_ATOMS + 1, n_threads = (size_t)list->n_threads;
+    list->n_parts = (int)(most < n_threads ? most : n_threads);
+    if (list->n_parts > list->part_capacity) {
+        RESERVE(list->half, (size_t)list->n_parts);
+        memset(list->half + list->part_capacity, 0, (list->n_parts - list->part_capacity) * sizeof *list->half);
+        list->part_capacity = list->n_parts;
+    }
+    for (int p = 0; p < list->n_parts; p++) {
+        list->half[p].begin = list->n_atoms * p / list->n_parts;
+        list->half[p].end = list->n_atoms * (p + 1) / list->n_parts;
+    }
+    return 0;
+}
+
+/* A quarter of headroom: the counts change a little from build to build. */
+static int reserve_half(half_pairs *half, size_t count)
+{
+    if (count <= half->capacity) {
         return 0;
     }
     size_t room = count + count / 4 + 64;
-    RESERVE(list->half, room);
-    list->half_capacity = room;
+    int32_t *moved = realloc(half->copy, room * sizeof *moved);
+    if (moved == NULL) {
+        return NEIGHBOURS_ERROR_MEMORY;
+    }
+    half->copy = moved;
+    half->capacity = room;
+    half->n_allocations++;
     return 0;
 }
 
@@ -123,33 +151,62 @@ static size_t search(const int low[3], const int high[3], const int n[3], const 
     return count;
 }
 
-/* Each pair once, at the atom with the higher index. */
-static int find_half(neighbour_list *list, const bins *bins, double cutoff)
+/* The pairs of a run of atoms; half_start counts from the first of them. */
+static int find_part(neighbour_list *list, const bins *bins, double cutoff, half_pairs *half)
 {
     size_t n_half = 0;
-    memset(list->n_upper, 0, list->n_atoms * sizeof *list->n_upper);
-    for (size_t i = 0; i < list->n_atoms; i++) {
+    for (size_t i = half->begin; i < half->end; i++) {
         const double *s = &list->fraction[3 * i];
         int low[3], high[3];
         for (int d = 0; d < 3; d++) {
             low[d] = bin_along(bins, d, s[d] - bins->reach[d]);
             high[d] = bin_along(bins, d, s[d] + bins->reach[d]);
         }
-        int code = n_half > MAX_HALF_PAIRS ? NEIGHBOURS_ERROR_TOO_MANY : reserve_half(list, n_half + bins->n_copies);
+        int code = n_half > MAX_HALF_PAIRS ? NEIGHBOURS_ERROR_TOO_MANY : reserve_half(half, n_half + bins->n_copies);
         if (code != 0) {
             return code;
         }
         list->half_start[i] = (int64_t)n_half;
         size_t n_found =
             search(low, high, bins->n, list->bin_start, list->bin_x, list->bin_y, list->bin_z, list->bin_key,
-                   &list->wrapped[3 * i], cutoff * cutoff, 2 * (int32_t)i + 1, &list->half[n_half]);
-        for (size_t pair = n_half; pair < n_half + n_found; pair++) {
-            list->n_upper[list->bin_key[list->half[pair]] / 2]++;
-        }
+                   &list->wrapped[3 * i], cutoff * cutoff, 2 * (int32_t)i + 1, &half->copy[n_half]);
         n_half += n_found;
     }
-    list->half_start[list->n_atoms] = (int64_t)n_half;
+    half->count = n_half;
     return 0;
+}
+
+/* Each pair once, at the atom with the higher index. */
+static int find_half(neighbour_list *list, const bins *bins, double cutoff)
+{
+    int code = cut_atoms(list), failed = 0;
+    if (code != 0) {
+        return code;
+    }
+#pragma omp parallel for num_threads(list->n_parts) schedule(static, 1) if (list->n_parts > 1)
+    for (int p = 0; p < list->n_parts; p++) {
+        int result = find_part(list, bins, cutoff, &list->half[p]);
+        if (result != 0) {
+#pragma omp atomic write
+            failed = result;
+        }
+    }
+    int64_t n_half = 0;
+    memset(list->n_upper, 0, list->n_atoms * sizeof *list->n_upper);
+    for (int p = 0; p < list->n_parts; p++) {
+        half_pairs *half = &list->half[p];
+        list->n_allocations += half->n_allocations;
+        half->n_allocations = 0;
+        for (size_t i = half->begin; failed == 0 && i < half->end; i++) {
+            list->half_start[i] += n_half;
+        }
+        for (size_t pair = 0; failed == 0 && pair < half->count; pair++) {
+            list->n_upper[list->bin_key[half->copy[pair]] / 2]++;
+        }
+        n_half += (int64_t)half->count;
+    }
+    list->half_start[list->n_atoms] = n_half;
+    return failed != 0 ? failed : n_half > (int64_t)MAX_HALF_PAIRS ? NEIGHBOURS_ERROR_TOO_MANY : 0;
 }
 
 static void set_pair(neighbour_list *list, int64_t pair, size_t neighbour, const int32_t shift[3], int32_t sign)
@@ -178,14 +235,17 @@ static int fill_pairs(neighbour_list *list)
         return code;
     }
     list->n_pairs = (size_t)n_pairs;
-    for (size_t i = 0; i < n_atoms; i++) {
-        const int32_t *own = &list->image[3 * i];
-        for (int64_t pair = list->half_start[i]; pair < list->half_start[i + 1]; pair++) {
-            size_t place = (size_t)list->half[pair], j = (size_t)(list->bin_key[place] / 2);
-            const int32_t *copy = &list->bin_shift[3 * place], *other = &list->image[3 * j];
-            const int32_t shift[3] = {copy[0] - other[0] + own[0], copy[1] - other[1] + own[1],
-                                      copy[2] - other[2] + own[2]};
-            set_pair(list, list->fill[j]++, i, shift, -1);
+    for (const half_pairs *half = list->half; half < list->half + list->n_parts; half++) {
+        const int32_t *found = half->copy;
+        for (size_t i = half->begin; i < half->end; i++) {
+            const int32_t *own = &list->image[3 * i];
+            for (int64_t pair = list->half_start[i]; pair < list->half_start[i + 1]; pair++) {
+                size_t place = (size_t)*found++, j = (size_t)(list->bin_key[place] / 2);
+                const int32_t *copy = &list->bin_shift[3 * place], *other = &list->image[3 * j];
+                const int32_t shift[3] = {copy[0] - other[0] + own[0], copy[1] - other[1] + own[1],
+                                          copy[2] - other[2] + own[2]};
+                set_pair(list, list->fill[j]++, i, shift, -1);
+            }
         }
     }
     memcpy(list->fill, list->start, n_atoms * sizeof *list->fill);
@@ -222,6 +282,7 @@ static void sort_shifts(size_t n, int32_t (*shift)[3])
 /* Images of the same neighbour by shift. */
 static void order_images(neighbour_list *list)
 {
+#pragma omp parallel for num_threads(list->n_parts) schedule(static) if (list->n_parts > 1)
     for (size_t i = 0; i < list->n_atoms; i++) {
         const int64_t end = list->start[i + 1];
         for (int64_t first = list->start[i]; first < end;) {

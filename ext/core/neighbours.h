@@ -16,6 +16,13 @@
 #define NEIGHBOURS_ERROR_FAR (-5)       /* a position so far away that its distances have no digits left */
 #define NEIGHBOURS_ERROR_CUTOFF (-6)    /* the cutoff or the skin is negative or not finite */
 
+/* What one thread finds of the pairs, each once, at the atom with the higher index: those of a run of atoms. */
+typedef struct {
+    size_t begin, end; /* atoms */
+    int32_t *copy;     /* [count] the copy that is the neighbour */
+    size_t count, capacity, n_allocations;
+} half_pairs;
+
 typedef struct {
     size_t n_atoms, n_pairs;
     int64_t *start;     /* [n_atoms + 1]  pairs start[i] to start[i + 1] - 1 belong to atom i */
@@ -24,6 +31,7 @@ typedef struct {
     size_t atom_capacity, pair_capacity;
 
     double cutoff, skin;     /* Angstrom; pairs closer than cutoff + skin are listed */
+    int n_threads;           /* that may search together; 1 unless it is set */
     double *positions_built; /* [n_atoms][3] the positions that the list was made from */
     double cell_built[9];    /* rows */
     int pbc_built[3];
@@ -36,10 +44,10 @@ typedef struct {
     double *fraction;    /* [n_atoms][3] the same in units of the cell vectors */
     int32_t *image;      /* [n_atoms][3] the cell the position came from */
     int32_t *n_upper;    /* [n_atoms] pairs in which the atom has the lower index */
-    int64_t *half_start; /* [n_atoms + 1] each pair once, listed at the atom with the higher index */
+    int64_t *half_start; /* [n_atoms + 1] each pair once, counted through the parts */
     int64_t *fill;       /* [n_atoms] next free place in the atom's part of the list */
-    int32_t *half;       /* [n_half] the copy that is the neighbour */
-    size_t half_capacity;
+    half_pairs *half;    /* [n_parts] */
+    int n_parts, part_capacity;
     int32_t *copy_atom, *copy_shift, *copy_bin; /* copies of the atoms in reach of the cell, as they come */
     double *bin_x, *bin_y, *bin_z;              /* the same copies in the order of the bins */
     int32_t *bin_key, *bin_shift;

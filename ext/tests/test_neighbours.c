@@ -287,6 +287,41 @@ static void test_skin(void)
     neighbour_list_free(&fresh);
 }
 
+/* Threads that search together make the same list, and take no memory once they know its size. */
+static void test_threads(void)
+{
+    uint64_t state = 9;
+    enum { N_ATOMS = 4500 };
+    const double cell[9] = {38, 0, 0, 5, 36, 0, -4, 3, 40};
+    const int pbc[3] = {1, 0, 1};
+    double *positions = malloc(3 * N_ATOMS * sizeof *positions);
+    for (size_t k = 0; k < 3 * N_ATOMS; k++) {
+        positions[k] = random_between(&state, -10, 50);
+    }
+    neighbour_list one, several;
+    neighbour_list_init(&one, 4, 0);
+    CHECK(neighbour_list_update(&one, N_ATOMS, positions, cell, pbc) == 1 && one.n_pairs > 10 * N_ATOMS, "one thread");
+    for (int n_threads = 2; n_threads <= 9; n_threads += n_threads - 1) { /* 2, 3, 5, 9: more than there is work for */
+        neighbour_list_init(&several, 4, 0);
+        several.n_threads = n_threads;
+        size_t n_allocations = 0;
+        for (int repeat = 0; repeat < 2; repeat++) {
+            CHECK(neighbour_list_update(&several, N_ATOMS, positions, cell, pbc) == 1, "%d threads", n_threads);
+            CHECK(several.n_pairs == one.n_pairs &&
+                      memcmp(several.start, one.start, (N_ATOMS + 1) * sizeof *one.start) == 0 &&
+                      memcmp(several.neighbour, one.neighbour, one.n_pairs * sizeof *one.neighbour) == 0 &&
+                      memcmp(several.shift, one.shift, 3 * one.n_pairs * sizeof *one.shift) == 0,
+                  "%d threads make another list", n_threads);
+            n_allocations = repeat == 0 ? several.n_allocations : n_allocations;
+            several.valid = 0;
+        }
+        CHECK(several.n_allocations == n_allocations, "%d threads take memory again", n_threads);
+        neighbour_list_free(&several);
+    }
+    neighbour_list_free(&one);
+    free(positions);
+}
+
 static int update_once(double cutoff, double skin, size_t n_atoms, const double *positions, const double *cell, int a,
                        int b, int c, size_t *n_pairs, size_t *atom)
 {
@@ -350,6 +385,7 @@ int main(void)
     test_random_cells();
     test_far_images();
     test_skin();
+    test_threads();
     test_edges_and_errors();
     test_recovery();
     return checks_summary("neighbours");
