@@ -12,13 +12,15 @@ from comitia.density.optimal import FactorPrior
 from comitia.settings import convert, load
 from comitia.structures import Keys
 from comitia.training import FitSettings
-from comitia.training.settings import Committee, Groups, HoldOut, Weights, check_settings
+from comitia.training.settings import Committee, Groups, HoldOut, Prior, Weights, check_settings
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "inputs" / "fit.yaml"
 SWITCHED_OFF = re.findall(r"^# (\w+: .*)", TEMPLATE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("settings", [FitSettings, Basis, FactorPrior, Keys, HoldOut, Weights, Groups, Committee])
+@pytest.mark.parametrize(
+    "settings", [FitSettings, Basis, FactorPrior, Keys, HoldOut, Weights, Groups, Committee, Prior]
+)
 def test_every_key_is_named(settings):
     text = TEMPLATE.read_text(encoding="utf-8")
     missing = [field.encode_name for field in msgspec.structs.fields(settings) if f"{field.encode_name}:" not in text]
