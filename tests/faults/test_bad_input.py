@@ -3,31 +3,12 @@
 import bz2
 import gzip
 import lzma
-import os
-import signal
-import subprocess
-import sys
-import time
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
-from models import crystal, pair_energy_and_forces, small_model, write_ipi_xyz
+from commands import COMMANDS, FIT, labelled, listing
 
-from comitia import cli
-
-ROOT = Path(__file__).resolve().parents[2]
-FIT = "data: data.xyz\ncutoff: 4.5\nmembers: 4\nbasis: {n_max: [3, 2, 0], l_max: [0, 1, 0]}\n"
-COMMANDS = {
-    "fit": ["fit", "fit.yaml", "-q"],
-    "eval": ["eval", "model.safetensors", "data.xyz"],
-    "select": ["select", "data.xyz", "-o", "chosen.xyz", "--count", "3", "--model", "model.safetensors", "-q"],
-    "inspect": ["inspect", "model.safetensors"],
-    "serve": ["serve", "model.safetensors", "--template", "init.xyz", "--unix", "comitia-nobody", "--wait", "0.1"],
-    "sample": ["sample", "nve.xml", "--model", "model.safetensors", "--quiet"],
-    "run": ["run", "study.yaml"],
-}
 READS = [
     ("fit", "fit.yaml"),
     ("fit", "data.xyz"),
@@ -44,84 +25,6 @@ READS = [
     ("run", "study.yaml"),
 ]
 NOISE = np.random.default_rng(0).bytes(2000)
-
-
-def labelled(n_frames=12, header=""):
-    """Extended XYZ of small crystals with energies and forces."""
-    frames = []
-    for seed in range(n_frames):
-        atoms = crystal((18,), (1, 1, 1), rattle=0.2, seed=seed)
-        energy, forces = pair_energy_and_forces(atoms, 5.0)
-        lattice = " ".join(f"{x:.8f}" for x in atoms.cell.array.ravel())
-        rows = ["Ar " + " ".join(f"{x:.8f}" for x in (*r, *f)) for r, f in zip(atoms.positions, forces, strict=True)]
-        comment = f'Lattice="{lattice}" Properties=species:S:1:pos:R:3:forces:R:3 energy={energy:.8f}{header}'
-        frames.append("\n".join([str(len(atoms)), comment, *rows]) + "\n")
-    return "".join(frames)
-
-
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory):
-    """A folder with one good file of every kind."""
-    folder = tmp_path_factory.mktemp("good")
-    (folder / "data.xyz").write_text(labelled())
-    (folder / "fit.yaml").write_text(FIT)
-    small_model().save(folder / "model.safetensors")
-    write_ipi_xyz(folder / "init.xyz", crystal())
-    (folder / "nve.xml").write_text((ROOT / "inputs" / "nve.xml").read_text())
-    (folder / "study.yaml").write_text(
-        "fit: fit.yaml\nsample: {nve: {input: nve.xml}}\n"
-        "observables: {energy: {from: nve, property: potential, unit: eV}}\n"
-    )
-    return folder
-
-
-@pytest.fixture
-def folder(originals, tmp_path, monkeypatch):
-    """The working folder, with its own copies of the good files."""
-    for path in originals.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def comitia(monkeypatch, capsys):
-    """A function: arguments -> (exit code, standard error) of the command line."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-
-    def run(arguments):
-        monkeypatch.setattr(sys, "argv", ["comitia", *map(str, arguments)])
-        try:
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        return ended.value.code, capsys.readouterr().err
-
-    return run
-
-
-def listing():
-    return sorted((str(path), path.stat().st_mtime_ns) for path in Path().rglob("*"))
-
-
-@pytest.fixture
-def refused(comitia):
-    """A function: arguments -> the one sentence with which they are refused; no file appears or changes."""
-
-    def refuse(arguments, code=3):
-        before = listing()
-        found, said = comitia(arguments)
-        assert found == code, said
-        lines = [line for line in said.splitlines() if "warning:" not in line and "  " not in line[:12]]
-        assert len(lines) == 1, said
-        assert lines[0].startswith("comitia: ")
-        assert listing() == before
-        return lines[0]
-
-    return refuse
 
 
 @pytest.mark.parametrize(("command", "name"), READS)
@@ -360,70 +263,3 @@ def test_a_command_line_that_makes_no_sense(folder, comitia, arguments):
     assert code == 2
     assert said.strip()
     assert listing() == before
-
-
-def test_a_server_that_never_comes(folder, refused):
-    assert "no server within 0.1 s" in refused(COMMANDS["serve"], code=4)
-
-
-def test_a_reader_of_the_output_that_goes_away(folder):
-    command = f"{sys.executable} -m comitia.cli inspect model.safetensors; echo $? >&2"
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run(
-        ["sh", "-c", command], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=True
-    )
-    os.close(write)
-    assert done.stderr.strip() == "1"  # and no traceback
-
-
-def test_a_signal_that_a_library_swallows_still_ends_the_command(folder):
-    program = """
-import os, signal, sys, time
-from comitia import cli
-
-def swallow(*arguments, **options):
-    try:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
-    except BaseException:
-        pass
-    try:
-        for _ in range(1000):
-            time.sleep(0.01)
-    finally:
-        time.sleep(0.5)  # what closes files on the way out is not disturbed
-        print("closed", flush=True)
-
-cli.cli.main = swallow
-cli.main()
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 128 + signal.SIGTERM
-    assert done.stdout == "closed\n"
-    assert done.stderr == "comitia: stopped by a signal\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("command", ["fit", "serve"])
-def test_a_signal_ends_a_command_in_order(folder, command, number):
-    (folder / "data.xyz").write_text(labelled(12) * 400)
-    arguments = {"fit": ["fit", "fit.yaml"], "serve": [*COMMANDS["serve"][:-1], "60", "--ready-file", "ready"]}
-    before = {path for path, _ in listing()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "comitia.cli", *arguments[command]], stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        if command == "serve":
-            deadline = time.monotonic() + 30
-            while not (folder / "ready").exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
-        else:
-            time.sleep(1.0)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=20)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + number
-    assert said.decode().strip().splitlines()[-1] == "comitia: stopped by a signal"
-    assert {path for path, _ in listing()} - before - {"ready"} == set()

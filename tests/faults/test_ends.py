@@ -1,0 +1,77 @@
+"""A command whose peer never comes, or that is told to stop, ends in order and says why."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import COMMANDS, labelled, listing
+
+
+def test_a_server_that_never_comes(folder, refused):
+    assert "no server within 0.1 s" in refused(COMMANDS["serve"], code=4)
+
+
+def test_a_reader_of_the_output_that_goes_away(folder):
+    command = f"{sys.executable} -m comitia.cli inspect model.safetensors; echo $? >&2"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        ["sh", "-c", command], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=True
+    )
+    os.close(write)
+    assert done.stderr.strip() == "1"  # and no traceback
+
+
+def test_a_signal_that_a_library_swallows_still_ends_the_command(folder):
+    program = """
+import os, signal, sys, time
+from comitia import cli
+
+def swallow(*arguments, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    except BaseException:
+        pass
+    try:
+        for _ in range(1000):
+            time.sleep(0.01)
+    finally:
+        time.sleep(0.5)  # what closes files on the way out is not disturbed
+        print("closed", flush=True)
+
+cli.cli.main = swallow
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stdout == "closed\n"
+    assert done.stderr == "comitia: stopped by a signal\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["fit", "serve"])
+def test_a_signal_ends_a_command_in_order(folder, command, number):
+    (folder / "data.xyz").write_text(labelled(12) * 400)
+    arguments = {"fit": ["fit", "fit.yaml"], "serve": [*COMMANDS["serve"][:-1], "60", "--ready-file", "ready"]}
+    before = {path for path, _ in listing()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "comitia.cli", *arguments[command]], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        if command == "serve":
+            deadline = time.monotonic() + 30
+            while not (folder / "ready").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        else:
+            time.sleep(1.0)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert said.decode().strip().splitlines()[-1] == "comitia: stopped by a signal"
+    assert {path for path, _ in listing()} - before - {"ready"} == set()
