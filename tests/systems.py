@@ -7,6 +7,7 @@ import numpy as np
 import reference
 from ase import Atoms
 from ase.build import bulk, fcc111
+from invariants import count_invariants
 
 SHORTEST = 1.9  # Å, no contact is shorter
 CUTOFF = 4.5  # Å
@@ -162,7 +163,7 @@ def random_features(seed, *, n_channels, l_max, n_each):
         l3 = rng.integers(abs(l1 - l2), min(l1 + l2, l_max) + 1)
         if (l1 + l2 + l3) % 2 == 0:
             parts = sorted(zip(rng.integers(n_channels, size=3).tolist(), (int(l1), int(l2), int(l3)), strict=True))
-            if reference.count_invariants(parts):
+            if count_invariants(parts):
                 triples.add((3, *parts[0], *parts[1], *parts[2], -1, -1, -1))
         if len(triples) == n_each:
             break
