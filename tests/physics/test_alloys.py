@@ -13,6 +13,8 @@ import comitia
 from comitia.cli import cli
 from comitia.report.element_map import group_and_period
 from comitia.structures import read_structures
+from comitia.training.calibration import Calibration
+from comitia.training.validation import evaluate
 
 ENERGY_LIMIT, FORCES_LIMIT = 4.5, 0.12  # meV/atom, eV/Å, mean absolute errors
 
@@ -23,6 +25,20 @@ def fitted(folder, **content):
     done = CliRunner().invoke(cli, ["fit", str(folder / "FIT.yaml"), "-o", str(folder / "model.safetensors")])
     assert done.exit_code == 0, done.output
     return comitia.load(folder / "model.safetensors"), json.loads((folder / "model.json").read_text())
+
+
+def judged(potential, path):
+    """Root mean square of the force uncertainty, eV/Å, and of z, on structures of up to two elements and of more."""
+    found = []
+    structures = read_structures(path)
+    for several in (False, True):
+        some = [s for s in structures if (len(set(s.atoms.numbers)) > 2) == several]
+        evaluation = evaluate(potential, some)
+        forces = Calibration(potential.alpha_forces, 0, floor=potential.force_floor)
+        score = evaluation.calibration(Calibration(potential.alpha_energy, 0), forces)["forces"]["rms_z"]
+        spread = np.concatenate([record.force_spread for record in evaluation.records])
+        found.append((np.sqrt(np.mean(forces.floor**2 + (forces.alpha * spread) ** 2)), score))
+    return found
 
 
 @pytest.mark.long
@@ -42,11 +58,15 @@ def test_a_quaternary_alloy_from_its_elements_and_binaries(shared_data, tmp_path
         basis={"radial": "optimal", "pseudo_species": 2, "n_max": [10, 8, 6], "l_max": [0, 6, 5], "max_features": 500},
     )
     errors = report["errors"]["test"]
+    known, unknown = judged(potential, data / "test.xyz.xz")
     with capsys.disabled():
         print(f"\nMoNbTaW  test MAE {errors['energy']['mae']:.2f} meV/atom, {errors['forces']['mae']:.4f} eV/Å")
+        for name, (expected, rms_z) in (("elements and binaries", known), ("quaternaries", unknown)):
+            print(f"         {name}: forces expected to be off by {expected:.3f} eV/Å, rms z {rms_z:.2f}")
     assert len(potential.descriptor.contraction) == 2
     assert errors["energy"]["mae"] <= ENERGY_LIMIT
     assert errors["forces"]["mae"] <= FORCES_LIMIT
+    assert unknown[0] > known[0]  # the committee knows that it extrapolates, though not how far: rms z is above 1
     # what is learned is the group of the periodic table: Nb and Ta, Mo and W
     niobium, molybdenum, tantalum, tungsten = potential.descriptor.contraction[1]
     assert abs(niobium - tantalum) + abs(molybdenum - tungsten) < 0.2 * abs(niobium - molybdenum)
