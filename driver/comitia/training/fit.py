@@ -152,8 +152,9 @@ class _Fit:
             strata, blocks = apart, cut
         if apart is not None or leave_out or settings.members > 1 or settings.keep_sums:
             self.group, self.stratum = make_groups(strata, blocks, rng, most)
-        else:  # nobody asks for part of the sums: as few groups as memory wants
-            self.group = np.arange(len(split.training)) % max(2, min(MAX_GROUPS, fitting))
+        else:  # nobody asks for part of the sums: groups are only there for the threads
+            few = max(2, min(self.n_threads, fitting), min(MAX_GROUPS, fitting // 4))
+            self.group = np.arange(len(split.training)) % few
             self.stratum = np.zeros(self.group.max() + 1, int)
         self.names = [strata[np.argmax(self.group == group)] for group in range(len(self.stratum))]
         self.systems = systems_of_groups(systems, self.group) if apart is not None else []
