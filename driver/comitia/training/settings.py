@@ -89,10 +89,9 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         pseudo-species, where there are structures of several chemical systems, by leaving out these
     columns : the fit keeps at most so many columns of the design matrix, those that depend least on one another over
         the training structures, and drops features that are then idle; by default all
-    accuracy : fast, balanced or accurate: how large a basis of radial functions learned from the data is, and so what
-        an evaluation costs; by default a basis that does not depend on the data
-    target_cost : µs/atom of an evaluation (energy, forces and virial, one thread of this machine): the largest basis of
-        radial functions learned from the data that takes no longer
+    accuracy : fast, balanced (the default) or accurate: how large the basis is, and so what an evaluation costs
+    target_cost : µs/atom of an evaluation (energy, forces and virial, one thread of this machine): the largest basis
+        that takes no longer
     basis : options of the descriptor; each replaces what the accuracy or target_cost says
     groups : frames that are drawn together
     core : whether a repulsive ZBL core acts below the closest contacts of the data
