@@ -79,21 +79,59 @@ def test_full_fit_and_members_equal_a_dense_solution():
     assert_allclose(committee.members, members + full - members.mean(axis=0), rtol=1e-9)
 
 
-def test_members_of_the_posterior_scatter_as_it_does():
-    equations, dense = made_up(seed=2)
-    regularisation = fixed(energy=3.0, virial=0.2)
+def scatter_of_members(equations, regularisation):
+    """The posterior draws of a committee: their fit, their covariance, and how many there are."""
     everything, stratum = np.ones(N_GROUPS, bool), np.zeros(N_GROUPS, int)
     n_members, rng = 40_000, np.random.default_rng(6)
     committee = fit_committee(equations, stratum, everything, n_members, regularisation, Weights(), rng, kind="llpr")
-    assert_allclose(committee.full, dense_solution(dense, regularisation, everything), rtol=1e-10)
     assert_allclose(committee.members.mean(axis=0), committee.full, rtol=1e-9)
-    precision = np.diag(regularisation.penalty)
-    for kind, (rows, _, _) in dense.items():
-        precision = precision + regularisation.kind_weights[kind] * rows.T @ rows
-    # whitened by the posterior the members scatter as independent normal numbers
-    white = (committee.members - committee.full) @ np.linalg.cholesky(precision) / regularisation.noise
-    covariance = white.T @ white / (n_members - 1)
-    assert np.abs(covariance - np.eye(N_COLUMNS)).max() < 5 * np.sqrt(2 / n_members)
+    return committee.full, np.cov(committee.members.T), n_members
+
+
+def dense_precision(dense, regularisation, noise=None):
+    """A of dense rows, or B where the noise (n_groups,) of each kind is given."""
+    matrix = np.diag(regularisation.penalty) * (1.0 if noise is None else regularisation.noise**2)
+    for kind, (rows, _, group) in dense.items():
+        rho = regularisation.kind_weights[kind]
+        scaled = rows if noise is None else rows * np.sqrt(rho * noise[kind][group])[:, None]
+        matrix = matrix + rho * scaled.T @ scaled
+    return matrix
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_members_of_the_posterior_scatter_as_the_noise_of_the_groups_asks(uneven):
+    equations, dense = made_up(seed=2)
+    if uneven:  # one group of noisy labels
+        rng = np.random.default_rng(1)
+        rows, target = rng.normal(size=(90, N_COLUMNS)), 3 * rng.normal(size=90)
+        equations.add(5, "forces", rows, target)
+        equations.condense(5)
+        added = rows, target, np.full(90, 5)
+        dense["forces"] = [np.concatenate(pair) for pair in zip(dense["forces"], added, strict=True)]
+    regularisation = fixed(energy=3.0, virial=0.2)
+    full, covariance, n_members = scatter_of_members(equations, regularisation)
+    assert_allclose(full, dense_solution(dense, regularisation, np.ones(N_GROUPS, bool)), rtol=1e-10)
+    noise = {
+        kind: np.array([np.mean((target - rows @ full)[group == g] ** 2) for g in range(N_GROUPS)])
+        for kind, (rows, target, group) in dense.items()
+    }
+    for kind, found in equations.noise(full).items():
+        assert_allclose(found, noise[kind], rtol=1e-9)
+    inverse = np.linalg.inv(dense_precision(dense, regularisation))
+    expected = inverse @ dense_precision(dense, regularisation, noise) @ inverse
+    # whitened by what is expected the members scatter as independent normal numbers
+    white = np.linalg.inv(np.linalg.cholesky(expected))
+    assert np.abs(white @ covariance @ white.T - np.eye(N_COLUMNS)).max() < 5 * np.sqrt(2 / n_members)
+
+
+def test_members_of_the_posterior_are_repeatable_and_those_of_even_noise_are_its_draws():
+    equations, dense = made_up(seed=2, noise=1.0, rows_of={"forces": 4000})
+    regularisation = fixed()
+    _, covariance, n_members = scatter_of_members(equations, regularisation)
+    root = np.linalg.cholesky(dense_precision(dense, regularisation))
+    tolerance = 5 * np.sqrt(2 / n_members) + 5 * np.sqrt(2 / 12_000)  # of the draws, and of the noise of a group
+    assert np.abs(root.T @ covariance @ root - np.eye(N_COLUMNS)).max() < tolerance
+    everything, stratum = np.ones(N_GROUPS, bool), np.zeros(N_GROUPS, int)
     again = fit_committee(
         equations, stratum, everything, 8, regularisation, Weights(), np.random.default_rng(6), kind="llpr"
     )

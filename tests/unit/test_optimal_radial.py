@@ -136,6 +136,10 @@ def test_optimal_functions_need_data():
         Descriptor.build([14], CUTOFF, radial="optimal")
 
 
+def test_balanced_is_the_default():
+    assert preset(None, 2) == preset("balanced", 2)
+
+
 def test_presets_bound_the_columns_of_many_species():
     assert preset("accurate", 1).max_features == PRESETS["accurate"].max_features
     assert preset("accurate", 6).max_features * 6 <= 4800

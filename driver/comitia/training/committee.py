@@ -2,7 +2,13 @@ r"""The weights of a committee, from sums of moments alone: fits to halves of th
 
 The Laplace posterior of a regularised fit with noise σ is N(w, σ² A⁻¹), A = Σ_k ρ_k X_k^T X_k + Λ; draws from it have
 the variance of the last-layer prediction rigidity, σ² φ^T A⁻¹ φ (Bigi et al., Mach. Learn.: Sci. Technol. 5, 045018
-(2024), doi:10.1088/2632-2153/ad805f). It knows of the inputs alone; halves of the data know of their labels too.
+(2024), doi:10.1088/2632-2153/ad805f). It knows of the inputs alone. Here every kind of label has in every group g the
+noise that its residuals show, with σ_gk² the mean of their squares after the fit: draws from N(w, A⁻¹ B A⁻¹),
+
+.. math:: B = \sum_{gk} \rho_k^2 \sigma_{gk}^2 X_{gk}^T X_{gk} + \sigma^2 \Lambda
+
+(White, Econometrica 48, 817 (1980), doi:10.2307/1912934), which is the former where the noise is the same everywhere.
+Halves of the data know of their labels too.
 """
 
 import dataclasses
@@ -60,6 +66,18 @@ def subsampled(equations, group_stratum, allowed, n_members, kind_weights, regul
     return members
 
 
+def drawn_from_posterior(equations, allowed, n_members, fitted, rng):
+    """Members (n_members, n_columns), drawn around the `CommitteeFit` of the full fit."""
+    unit = max(fitted.regularisation.noise, 1e-150) ** 2
+    noise = equations.noise(fitted.full)
+    scatter = equations.combined(
+        allowed, {kind: rho**2 * noise[kind] / unit for kind, rho in fitted.kind_weights.items()}
+    )
+    fitted.regularisation.add_to(scatter.gram)
+    numbers = rng.normal(size=(len(fitted.full), n_members))
+    return fitted.full + np.sqrt(unit) * fitted.factor.solve(Factor(scatter.gram).root_times(numbers)).T
+
+
 def fit_committee(
     equations, group_stratum, allowed, n_members, regularisation, weights, rng, step=None, kind="subsampling"
 ):
@@ -85,13 +103,14 @@ def fit_committee(
     kind_weights = total_weights(regularisation, weights)
     factor, full = factorise(equations, allowed, kind_weights, regularisation)
     step()
+    fitted = CommitteeFit(full[None, :], full, regularisation, kind_weights, factor)
     if n_members == 1:
-        return CommitteeFit(full[None, :], full, regularisation, kind_weights, factor)
+        return fitted
     if kind == "llpr":
-        members = full + regularisation.noise * factor.draw(rng.normal(size=(len(full), n_members))).T
+        members = drawn_from_posterior(equations, allowed, n_members, fitted, rng)
     else:
         members = subsampled(equations, group_stratum, allowed, n_members, kind_weights, regularisation, rng, step)
-    return CommitteeFit(recentre(members, full), full, regularisation, kind_weights, factor)
+    return dataclasses.replace(fitted, members=recentre(members, full))
 
 
 def refine(committee, gradient):

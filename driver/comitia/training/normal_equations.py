@@ -161,7 +161,13 @@ class NormalEquations:
         return {kind: self.combined(selection, {kind: 1.0}) for kind in KINDS if kind in present}
 
     def combined(self, selection, kind_weights):
-        """Moments of the rows of all kinds in these groups, those of kind k times the root of kind_weights[k]."""
+        """Moments of the rows of all kinds in these groups, times the root of the weight of their kind.
+
+        Parameters
+        ----------
+        selection : (n_groups,) bool array
+        kind_weights : {kind: float, or (n_groups,) array where the groups differ}
+        """
         triangle, count = self.packed(selection, kind_weights)
         return Moments.unpacked(triangle, self.n_columns, count)
 
@@ -173,8 +179,8 @@ class NormalEquations:
         """As `combined`: the lower triangle of [X | y]^T [X | y], row by row, and the number of rows."""
         triangle, waiting, count = np.zeros(triangle_size(self.n_columns)), [], 0
         for group in np.flatnonzero(selection):
-            for kind, weight in kind_weights.items():
-                part = self.groups[group][kind]
+            for kind, weights in kind_weights.items():
+                part, weight = self.groups[group][kind], weights[group] if np.ndim(weights) else weights
                 if weight == 0 or part.count == 0:
                     continue
                 count += part.count
@@ -184,6 +190,15 @@ class NormalEquations:
         if waiting:
             _add_product(triangle, waiting)
         return triangle, count
+
+    def noise(self, weights):
+        """Mean square residual |y − X w|²/n of the rows of each kind in each group: {kind: (n_groups,) array}."""
+        return {
+            kind: np.array(
+                [groups[kind].residual_square(weights) / max(groups[kind].count, 1) for groups in self.groups]
+            )
+            for kind in KINDS
+        }
 
 
 class Factor:
@@ -220,6 +235,10 @@ class Factor:
     def draw(self, noise):
         """Columns x with covariance A⁻¹ from columns of independent normal numbers."""
         return self.scale[:, None] * lapack.dtrtrs(self.upper, noise, lower=0)[0]
+
+    def root_times(self, noise):
+        """Columns x with covariance A from columns of independent normal numbers."""
+        return (self.upper.T @ noise) / self.scale[:, None]
 
     def inverse_diagonal(self):
         """(n,) diagonal of A⁻¹."""
