@@ -232,10 +232,6 @@ class Factor:
         scale = self.scale if rhs.ndim == 1 else self.scale[:, None]
         return scale * lapack.dpotrs(self.upper, scale * rhs, lower=0)[0]
 
-    def draw(self, noise):
-        """Columns x with covariance A⁻¹ from columns of independent normal numbers."""
-        return self.scale[:, None] * lapack.dtrtrs(self.upper, noise, lower=0)[0]
-
     def root_times(self, noise):
         """Columns x with covariance A from columns of independent normal numbers."""
         return (self.upper.T @ noise) / self.scale[:, None]
