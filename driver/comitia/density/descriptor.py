@@ -66,6 +66,10 @@ class Basis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, rest in (("n_max", 0), ("l_max", 0), ("degree", None)):
             value = given.get(name, self.degree)
             given[name] = value + [rest] * (MAX_ORDER - len(value))
+        if max(given["n_max"]) < 1:
+            raise SettingsError(
+                f"basis: n_max {given['n_max']} leaves no radial function; one of the orders must have some"
+            )
         return msgspec.structs.replace(self, **given)
 
     def channels(self, n_species):
@@ -187,8 +191,6 @@ class Descriptor:
         n_max, l_max = basis.n_max, basis.l_max
         if not (cutoff > 0 and np.isfinite(cutoff)):
             raise SettingsError(f"cutoff is {cutoff} Å; it must be positive and finite")
-        if max(n_max) < 1:
-            raise SettingsError(f"basis: n_max {n_max} leaves no radial function; one of the orders must have some")
         channels = basis.channels(len(species))
         contraction = np.eye(len(species)) if contraction is None else np.array(contraction, float)
         if contraction.shape != (max(channels), len(species)):
