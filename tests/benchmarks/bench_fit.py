@@ -28,7 +28,7 @@ NOISE = 0.001, 0.05  # eV/atom, eV/Å
 SETTINGS = f"""
 data: data.xyz
 cutoff: {CUTOFF}
-basis: {{n_max: [12, 10, 6], l_max: [0, 8, 6], max_features: 2000}}
+basis: {{radial: bessel, n_max: [12, 10, 6], l_max: [0, 8, 6], max_features: 2000}}
 threads: {N_THREADS}
 """
 
