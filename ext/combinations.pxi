@@ -38,7 +38,7 @@ def combine(Kernel kernel not None, Batch batch not None, const double[:, :, :, 
     Returns
     -------
     dict of `atomic_energies` (n_sets, n_atoms) eV, `forces` (n_sets, n_atoms, 3) eV/Å, `virials`
-    (n_sets, n_structures, 3, 3) eV.
+    (n_sets, n_structures, 3, 3) eV; `finite`: whether all energies and forces of the first set are.
     """
     cdef combination what
     cdef int status, n_threads = batch.kept_by
@@ -52,7 +52,8 @@ def combine(Kernel kernel not None, Batch batch not None, const double[:, :, :, 
     cdef double[:, ::1] energies = np.empty((n_sets, batch.n_atoms))
     cdef double[:, :, ::1] forces = np.empty((n_sets, batch.n_atoms, 3))
     cdef double[:, :, :, ::1] virials = np.empty((n_sets, batch.n_structures, 3, 3))
-    result = {"atomic_energies": np.asarray(energies), "forces": np.asarray(forces), "virials": np.asarray(virials)}
+    result = {"atomic_energies": np.asarray(energies), "forces": np.asarray(forces), "virials": np.asarray(virials),
+              "finite": True}
     if batch.n_atoms == 0:
         virials[:] = 0
         return result
@@ -65,4 +66,6 @@ def combine(Kernel kernel not None, Batch batch not None, const double[:, :, :, 
     batch.busy = 0
     if status:
         raise MemoryError(f"no memory left to evaluate {batch.n_atoms} atoms; use smaller batches")
+    result["finite"] = bool(linear_finite(batch.n_atoms, &energies[0, 0]) and
+                            linear_finite(3 * batch.n_atoms, &forces[0, 0, 0]))
     return result

@@ -40,6 +40,36 @@ def statistics_of(const double[:, ::1] members):
     return np.asarray(mean), np.asarray(spread)
 
 
+def spread_weights(const double[:, ::1] members, const double[:, ::1] mean, const double[:, ::1] deviations):
+    """Weights of the mean, and of the combination of members that the gradient of their standard deviation is.
+
+    Parameters
+    ----------
+    members : (n_structures, n_members) array, eV, all less the same energy of each structure
+    mean : (n_species, n_features) array, eV
+    deviations : (n_members, n_species * n_features) array, weights less their mean, eV
+
+    Returns
+    -------
+    (n_structures, 2, n_species, n_features) array: eV, and pure numbers times eV; the latter 0 where the spread is.
+    """
+    cdef Py_ssize_t s, k, f, n_structures = members.shape[0], n_members = members.shape[1], width = deviations.shape[1]
+    cdef double along
+    if deviations.shape[0] != n_members or mean.shape[0] * mean.shape[1] != width:
+        raise ValueError(f"{n_members} members of {mean.shape[0]} x {mean.shape[1]} weights need deviations alike")
+    cdef double[:, :, ::1] weights = np.zeros((n_structures, 2, width))
+    cdef const double[::1] centre, spread
+    centre, spread = statistics_of(members)
+    for s in range(n_structures):
+        for f in range(width):
+            weights[s, 0, f] = (&mean[0, 0])[f]
+        for k in range(n_members if spread[s] > 0 else 0):
+            along = (members[s, k] - centre[s]) / ((n_members - 1) * spread[s])
+            for f in range(width):
+                weights[s, 1, f] += along * deviations[k, f]
+    return np.asarray(weights).reshape(n_structures, 2, mean.shape[0], mean.shape[1])
+
+
 cdef double _pairwise_sum(const double *values, Py_ssize_t n) noexcept:
     """Sum in the order of numpy: halves down to 128 numbers, which go into eight sums side by side."""
     cdef Py_ssize_t i, j, half

@@ -6,20 +6,20 @@
 
 /* Two sets of weights are taken at a time, so that radial functions and harmonics are read once for both. */
 struct combination_worker {
-    environment made[LANES], kept[LANES]; /* the latter point to what was kept */
-    lanes *terms, *adjoint, *gradient;    /* [n_terms], [n_components], [2][n_blocks][3] */
-    lanes *weight, *features;             /* [n_features] for a block of several structures */
-    real *A, *A_adjoint;                  /* [n_density], [LANES][2][n_density] */
-    real *coefficients;                   /* [n_sets][n_coefficients] of one structure and species */
-    int32_t structure, species;           /* which these are of; -1: none yet */
-    double *forces, *virials;             /* [n_sets][n_atoms][3], [n_sets][n_structures][9] */
+    environment env[LANES];
+    lanes *terms, *adjoint, *gradient; /* [n_terms], [2][n_components], [2][n_blocks][3] */
+    lanes *weight, *features;          /* [n_features] for a block of several structures */
+    real *A, *A_adjoint;               /* [n_density], [2][n_density] */
+    real *coefficients;                /* [n_sets][n_coefficients] of one structure and species */
+    int32_t structure, species;        /* which these are of; -1: none yet */
+    double *forces, *virials;          /* [n_sets][n_atoms][3], [n_sets][n_structures][9] */
     size_t capacity[10], n_allocations;
 };
 
 static void worker_free(combination_worker *w)
 {
     for (int v = 0; v < LANES; v++)
-        environment_free(&w->made[v]);
+        environment_free(&w->env[v]);
     void *arrays[] = {w->terms, w->adjoint,   w->gradient,     w->weight, w->features,
                       w->A,     w->A_adjoint, w->coefficients, w->forces, w->virials};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
@@ -44,11 +44,11 @@ static int worker_begin(combination_worker *w, const descriptor *d, size_t n_ato
     const size_t n_features = d->n_features, n_forces = 3 * n_atoms * n_sets, n_virials = 9 * n_structures * n_sets;
     const size_t n_terms = d->n_terms, n_components = d->n_components, one = sizeof(lanes), n_before = *n;
     if (reserve((void **)&w->terms, &c[0], n_terms, one, n) ||
-        reserve((void **)&w->adjoint, &c[1], n_components, one, n) ||
+        reserve((void **)&w->adjoint, &c[1], 2 * n_components, one, n) ||
         reserve((void **)&w->weight, &c[2], n_features, one, n) ||
         reserve((void **)&w->features, &c[3], n_features, one, n) ||
         reserve((void **)&w->A, &c[4], d->n_density, sizeof(real), n) ||
-        reserve((void **)&w->A_adjoint, &c[5], LANES * 2 * d->n_density, sizeof(real), n) ||
+        reserve((void **)&w->A_adjoint, &c[5], 2 * d->n_density, sizeof(real), n) ||
         reserve((void **)&w->coefficients, &c[6], n_sets * n_coefficients(d), sizeof(real), n) ||
         reserve((void **)&w->forces, &c[7], n_forces, sizeof(double), n) ||
         reserve((void **)&w->virials, &c[8], n_virials, sizeof(double), n))
@@ -57,7 +57,7 @@ static int worker_begin(combination_worker *w, const descriptor *d, size_t n_ato
         memset(w->terms, 0, n_terms * one);
         memset(w->weight, 0, n_features * one);
         memset(w->features, 0, n_features * one);
-        memset(w->A_adjoint, 0, LANES * 2 * d->n_density * sizeof(real)); /* stays so where no feature reads A */
+        memset(w->A_adjoint, 0, 2 * d->n_density * sizeof(real)); /* stays so where no feature reads A */
     }
     memset(w->forces, 0, n_forces * sizeof(double));
     memset(w->virials, 0, n_virials * sizeof(double));
@@ -120,98 +120,110 @@ static void add_energy(const task *t, size_t set, int64_t centre, const environm
     t->what->atomic_energies[set * t->n_atoms + i] = energy + t->what->core[set] * env->core_energy;
 }
 
-/* The environment of a centre and its density, kept or made again. */
-static const lanes *density_of(const task *t, combination_worker *w, int64_t centre, int v, const kept_memory *kept,
-                               int is_kept, environment **env)
+/* Where what was kept of a block begins; NULL where it was not. */
+static lanes *kept_of(const task *t, const kept_memory *kept, int64_t block)
 {
-    const centre_blocks *blocks = &t->e->blocks;
-    if (is_kept) {
-        *env = &w->kept[v];
-        return kept_centre(kept, t->d, t->e->kept_where[centre], *env);
-    }
-    *env = &w->made[v];
-    if (environment_gather(t->d, &t->structures[blocks->centre_structure[centre]], blocks->centre_atom[centre], *env))
-        return NULL;
-    density_expand(t->d, *env, w->A);
-    return (const lanes *)w->A;
+    return t->e->kept_where[block] == NOT_KEPT ? NULL : kept->memory + t->e->kept_where[block];
 }
 
-static int block_quadratic(const task *t, combination_worker *w, const kept_memory *kept, int64_t block)
+/* The environment of centre v of a block and its density. */
+static int make_again(const task *t, combination_worker *w, int64_t centre, int v)
 {
     const centre_blocks *blocks = &t->e->blocks;
+    const structure *s = &t->structures[blocks->centre_structure[centre]];
+    if (environment_gather(t->d, s, blocks->centre_atom[centre], NULL, &w->env[v]))
+        return OUT_OF_MEMORY;
+    density_expand(t->d, &w->env[v], w->A);
+    return 0;
+}
+
+static int block_quadratic(const task *t, combination_worker *w, const kept_memory *memory, int64_t block)
+{
+    const centre_blocks *blocks = &t->e->blocks;
+    const size_t n_density = t->d->n_density;
+    lanes *kept = kept_of(t, memory, block), *room = kept;
+    if (kept != NULL)
+        room += n_density / LANES * blocks->count[block];
     for (int64_t c = blocks->first[block]; c < blocks->first[block] + blocks->count[block]; c++) {
-        environment *env;
-        const real *A = (const real *)density_of(t, w, c, 0, kept, t->e->kept_where[c] != NOT_KEPT, &env);
-        if (A == NULL)
+        const real *A = w->A;
+        if (kept != NULL) {
+            A = (real *)kept + (c - blocks->first[block]) * n_density;
+            environment_read(t->d, room, &w->env[0]);
+            room += environment_size(t->d, w->env[0].n);
+        } else if (make_again(t, w, c, 0)) {
             return OUT_OF_MEMORY;
+        }
         for (size_t set = 0; set < t->what->n_sets; set += 2) {
             const int n = set + 2 <= t->what->n_sets ? 2 : 1;
             for (int s = 0; s < n; s++)
-                add_energy(t, set + s, c, env,
+                add_energy(t, set + s, c, &w->env[0],
                            quadratic_energy(
                                t->d,
                                coefficients_of(t, w, blocks->centre_structure[c], blocks->species[block], set + s), A,
-                               w->A_adjoint + s * t->d->n_density));
-            if (add_forces(t, w, env, w->A_adjoint, c, set, n))
+                               w->A_adjoint + s * n_density));
+            if (add_forces(t, w, &w->env[0], w->A_adjoint, c, set, n))
                 return OUT_OF_MEMORY;
         }
     }
     return 0;
 }
 
-/* Adjoints of the components of a block for one set, and energies. */
-static void reverse_block(const task *t, combination_worker *w, int64_t block, size_t set, int one_structure,
-                          lanes *adjoint, lanes *energy)
+/* Adjoints of the components of a block for n sets from `set` on, and energies. */
+static void reverse_block(const task *t, combination_worker *w, lanes *terms, int64_t block, size_t set, int n,
+                          lanes *energy)
 {
     const descriptor *d = t->d;
     const int32_t *of = t->e->blocks.centre_structure + t->e->blocks.first[block];
-    const int species = t->e->blocks.species[block];
+    const int species = t->e->blocks.species[block], count = t->e->blocks.count[block];
+    int one_structure = 1;
+    for (int v = 1; v < count; v++)
+        one_structure &= of[v] == of[0];
     if (one_structure) {
-        correlations_evaluate(d, w->terms, coefficients_of(t, w, of[0], species, set), NULL, adjoint, energy);
+        const real *first = coefficients_of(t, w, of[0], species, set);
+        if (n == 2)
+            correlations_evaluate_two(d, terms, (const real *[]){first, first + n_coefficients(d)}, w->adjoint, energy);
+        else
+            correlations_evaluate(d, terms, first, NULL, w->adjoint, energy);
         return;
     }
-    for (int v = 0; v < t->e->blocks.count[block]; v++) {
-        const double *row = weights_of(t, of[v], set, species);
-        for (int place = 0; place < d->n_features; place++)
-            w->weight[place][v] = (real)(d->scale[place] * row[d->feature[place]]);
+    for (int s = 0; s < n; s++) {
+        for (int v = 0; v < count; v++) {
+            const double *row = weights_of(t, of[v], set + s, species);
+            for (int place = 0; place < d->n_features; place++)
+                w->weight[place][v] = (real)(d->scale[place] * row[d->feature[place]]);
+        }
+        correlations_reverse(d, terms, w->weight, w->features, w->adjoint + (size_t)s * d->n_components, energy + s);
     }
-    correlations_reverse(d, w->terms, w->weight, w->features, adjoint, energy);
 }
 
-static int block_correlations(const task *t, combination_worker *w, const kept_memory *kept, int64_t block)
+static int block_correlations(const task *t, combination_worker *w, const kept_memory *memory, int64_t block)
 {
     const descriptor *d = t->d;
-    const centre_blocks *blocks = &t->e->blocks;
-    const int64_t first = blocks->first[block];
-    const int count = blocks->count[block];
-    int is_kept = 1, one_structure = 1;
-    environment *env[LANES];
+    const int64_t first = t->e->blocks.first[block];
+    const int count = t->e->blocks.count[block];
+    lanes *kept = kept_of(t, memory, block), *terms = kept != NULL ? kept : w->terms, *room = terms + d->n_terms;
     for (int v = 0; v < count; v++) {
-        is_kept &= t->e->kept_where[first + v] != NOT_KEPT;
-        one_structure &= blocks->centre_structure[first + v] == blocks->centre_structure[first];
-    }
-    for (int v = 0; v < count; v++) {
-        const lanes *density = density_of(t, w, first + v, v, kept, is_kept, &env[v]);
-        if (density == NULL)
+        if (kept != NULL) {
+            environment_read(d, room, &w->env[v]);
+            room += environment_size(d, w->env[v].n);
+            continue;
+        }
+        if (make_again(t, w, first + v, v))
             return OUT_OF_MEMORY;
-        if (!is_kept)
-            correlations_load(d, (const real *)density, v, w->terms);
-        else if (v == 0)
-            memcpy(w->terms, density, d->n_components * sizeof(lanes));
+        correlations_load(d, w->A, v, terms);
     }
     for (size_t set = 0; set < t->what->n_sets; set += 2) {
         const int n = set + 2 <= t->what->n_sets ? 2 : 1;
-        for (int s = 0; s < n; s++) {
-            lanes energy;
-            reverse_block(t, w, block, set + s, one_structure, w->adjoint, &energy);
-            for (int v = 0; v < count; v++) {
-                correlations_store(d, w->adjoint, v, w->A_adjoint + (2 * v + s) * d->n_density);
-                add_energy(t, set + s, first + v, env[v], energy[v]);
+        lanes energy[2];
+        reverse_block(t, w, terms, block, set, n, energy);
+        for (int v = 0; v < count; v++) {
+            for (int s = 0; s < n; s++) {
+                correlations_store(d, w->adjoint + (size_t)s * d->n_components, v, w->A_adjoint + s * d->n_density);
+                add_energy(t, set + s, first + v, &w->env[v], energy[s][v]);
             }
-        }
-        for (int v = 0; v < count; v++)
-            if (add_forces(t, w, env[v], w->A_adjoint + 2 * v * d->n_density, first + v, set, n))
+            if (add_forces(t, w, &w->env[v], w->A_adjoint, first + v, set, n))
                 return OUT_OF_MEMORY;
+        }
     }
     return 0;
 }

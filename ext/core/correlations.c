@@ -87,22 +87,24 @@ void correlations_couple(const int32_t *l, const double *coefficients, const lan
 
 /* --- the walk over all features ---------------------------------------------------------------------------------- */
 
-/* What it reads and writes. The ways to walk are constants where it is inlined: in reverse, with a weight for each
- * lane, adding up the features. */
+enum { SETS_MAX = 2 }; /* of weights at a time */
+
+/* What it reads and writes. The ways to walk are constants where it is inlined: in reverse for so many sets of weights,
+ * with a weight for each lane, adding up the features. */
 typedef struct {
     const descriptor *d;
-    lanes *terms, *features, *adjoint;
-    const real *weight;
+    lanes *terms, *features, *adjoint[SETS_MAX], *energy;
+    const real *weight[SETS_MAX];
     const lanes *lane_weight;
 } walk;
 
 typedef struct {
-    int reverse, per_lane, keep;
+    int n_sets, per_lane, keep;
 } ways;
 
-INLINE lanes weight_of(const walk *w, const ways way, int place)
+INLINE lanes weight_of(const walk *w, const ways way, int s, int place)
 {
-    return way.per_lane ? w->lane_weight[place] : (lanes){0} + w->weight[place];
+    return way.per_lane ? w->lane_weight[place] : (lanes){0} + w->weight[s][place];
 }
 
 INLINE lanes dot(const int n, const lanes *a, const lanes *b)
@@ -124,91 +126,91 @@ INLINE void add_adjoints(const int n, const int channel, const lanes *restrict m
     }
 }
 
-INLINE void product_with(const walk *w, const ways way, const int n, const int channel, const lanes *mine,
-                         const lanes *other, lanes *gathered, lanes *adjoint, int place)
+/* Entry `place` with the channel from `term` on, or with a product. */
+INLINE void product_with(const walk *w, const ways way, const int n, const int channel, const lanes *mine, int term,
+                         lanes gathered[][TERMS_MAX], int place)
 {
     if (way.keep)
-        w->features[place] += dot(n, mine, other);
-    if (way.reverse)
-        add_adjoints(n, channel, mine, other, weight_of(w, way, place), gathered, adjoint);
+        w->features[place] += dot(n, mine, w->terms + term);
+    for (int s = 0; s < way.n_sets; s++)
+        add_adjoints(n, channel, mine, w->terms + term, weight_of(w, way, s, place), gathered[s],
+                     channel ? w->adjoint[s] + term : NULL);
 }
 
-/* Features of order 3 that are the scalar product of entry e of order 2 times a channel with l = 0; returns what they
- * add to the weight of the scalar product. */
-INLINE lanes scaled_features(const walk *w, const ways way, int e, lanes product)
+/* Features of order 3 that are the scalar product of entry e of order 2 times a channel with l = 0; adds to the weights
+ * of the scalar product. */
+INLINE void scaled_features(const walk *w, const ways way, int e, lanes product, lanes *weight)
 {
     const descriptor *d = w->d;
     const int places = scaled_places(d);
-    lanes weight = {0};
     for (int x = d->scaled_start[e]; x < d->scaled_start[e + 1]; x++) {
         const lanes by = w->terms[d->scaled_by[x]];
         if (way.keep)
             w->features[places + x] += by * product;
-        if (way.reverse) {
-            weight += weight_of(w, way, places + x) * by;
-            w->adjoint[d->scaled_by[x]] += weight_of(w, way, places + x) * product;
+        for (int s = 0; s < way.n_sets; s++) {
+            weight[s] += weight_of(w, way, s, places + x) * by;
+            w->adjoint[s][d->scaled_by[x]] += weight_of(w, way, s, places + x) * product;
         }
     }
-    return weight;
 }
 
-INLINE void order2_group(const walk *w, const ways way, const int n, int g, lanes *energy)
+INLINE void order2_group(const walk *w, const ways way, const int n, int g)
 {
     const descriptor *d = w->d;
     const int places = order2_places(d);
-    lanes mine[TERMS_MAX], gathered[TERMS_MAX];
+    lanes mine[TERMS_MAX], gathered[SETS_MAX][TERMS_MAX];
     for (int m = 0; m < n; m++) {
         mine[m] = w->terms[d->order2_first[g] + m];
-        gathered[m] = (lanes){0};
+        for (int s = 0; s < way.n_sets; s++)
+            gathered[s][m] = (lanes){0};
     }
     for (int e = d->order2_start[g]; e < d->order2_start[g + 1]; e++) {
-        const int scaled = d->scaled_start[e + 1] > d->scaled_start[e];
-        const lanes *other = w->terms + d->order2_second[e];
-        lanes product = {0}, weight = {0};
+        const int scaled = d->scaled_start[e + 1] > d->scaled_start[e], second = d->order2_second[e];
+        lanes product = {0}, weight[SETS_MAX];
+        for (int s = 0; s < way.n_sets; s++)
+            weight[s] = weight_of(w, way, s, places + e);
         if (way.keep || scaled)
-            product = dot(n, mine, other);
+            product = dot(n, mine, w->terms + second);
         if (way.keep)
             w->features[places + e] += product;
         if (scaled)
-            weight = scaled_features(w, way, e, product);
-        if (way.reverse)
-            add_adjoints(n, 1, mine, other, weight + weight_of(w, way, places + e), gathered,
-                         w->adjoint + d->order2_second[e]);
+            scaled_features(w, way, e, product, weight);
+        for (int s = 0; s < way.n_sets; s++)
+            add_adjoints(n, 1, mine, w->terms + second, weight[s], gathered[s], w->adjoint[s] + second);
     }
-    if (way.reverse) {
-        *energy += dot(n, mine, gathered);
+    for (int s = 0; s < way.n_sets; s++) {
+        w->energy[s] += dot(n, mine, gathered[s]);
         for (int m = 0; m < n; m++)
-            w->adjoint[d->order2_first[g] + m] += gathered[m];
+            w->adjoint[s][d->order2_first[g] + m] += gathered[s][m];
     }
 }
 
-/* The features of orders 3 and 4 of product p, and the adjoint of the product. */
-INLINE void product_features(const walk *w, const ways way, const int n, int p, lanes *adjoint, lanes *energy)
+/* The features of orders 3 and 4 of product p, and the adjoints of the product. */
+INLINE void product_features(const walk *w, const ways way, const int n, int p, lanes adjoint[][TERMS_MAX])
 {
     const descriptor *d = w->d;
     const int places3 = order3_places(d), places4 = order4_places(d);
-    const ways back = {1, way.per_lane, 0};
-    lanes mine[TERMS_MAX], gathered[TERMS_MAX];
+    const ways back = {way.n_sets, way.per_lane, 0};
+    lanes mine[TERMS_MAX], gathered[SETS_MAX][TERMS_MAX];
     for (int m = 0; m < n; m++) {
         mine[m] = w->terms[d->product_base[p] + m];
-        gathered[m] = (lanes){0};
+        for (int s = 0; s < way.n_sets; s++)
+            gathered[s][m] = (lanes){0};
     }
     for (int e = d->order3_start[p]; e < d->order3_start[p + 1]; e++)
-        product_with(w, way, n, 1, mine, w->terms + d->order3_third[e], gathered, w->adjoint + d->order3_third[e],
-                     places3 + e);
+        product_with(w, way, n, 1, mine, d->order3_third[e], gathered, places3 + e);
     for (int e = d->order4_start[p]; e < d->order4_start[p + 1]; e++)
-        product_with(w, way, n, 0, mine, w->terms + d->product_base[d->order4_other[e]], gathered, NULL, places4 + e);
-    if (!way.reverse)
-        return;
-    *energy += dot(n, mine, gathered);
+        product_with(w, way, n, 0, mine, d->product_base[d->order4_other[e]], gathered, places4 + e);
+    for (int s = 0; s < way.n_sets; s++)
+        w->energy[s] += dot(n, mine, gathered[s]);
     for (int e = d->mirrored_start[p]; e < d->mirrored_start[p + 1]; e++)
-        product_with(w, back, n, 0, mine, w->terms + d->product_base[d->mirrored_other[e]], gathered, NULL,
-                     d->mirrored_place[e]);
-    for (int m = 0; m < n; m++)
-        adjoint[m] = gathered[m];
+        product_with(w, back, n, 0, mine, d->product_base[d->mirrored_other[e]], gathered, d->mirrored_place[e]);
+    for (int s = 0; s < way.n_sets; s++)
+        for (int m = 0; m < n; m++)
+            adjoint[s][m] = gathered[s][m];
 }
 
-INLINE void product_run(const walk *w, const ways way, const int n, int r, lanes *energy)
+INLINE void product_run(const walk *w, const ways way, const int n, int r)
 {
     const descriptor *d = w->d;
     const int32_t *l = d->run_l + 3 * r;
@@ -216,13 +218,13 @@ INLINE void product_run(const walk *w, const ways way, const int n, int r, lanes
     const triple coupling = triple_of(l);
     for (int p = d->run_start[r]; p < d->run_start[r + 1]; p++) {
         const int first = d->product_first[p], second = d->product_second[p];
-        lanes adjoint[TERMS_MAX];
+        lanes adjoint[SETS_MAX][TERMS_MAX];
         if (p >= d->n_shared)
             coupling.forward(l, c, w->terms + first, w->terms + second, w->terms + d->product_base[p]);
-        product_features(w, way, n, p, adjoint, energy);
-        if (way.reverse)
-            coupling.reverse(l, c, w->terms + first, w->terms + second, adjoint, w->adjoint + first,
-                             w->adjoint + second);
+        product_features(w, way, n, p, adjoint);
+        for (int s = 0; s < way.n_sets; s++)
+            coupling.reverse(l, c, w->terms + first, w->terms + second, adjoint[s], w->adjoint[s] + first,
+                             w->adjoint[s] + second);
     }
 }
 
@@ -239,29 +241,30 @@ INLINE void product_run(const walk *w, const ways way, const int n, int r, lanes
     default: DO(2 * (l) + 1); break;                                                                                   \
     }
 
-INLINE void correlate(const walk *w, const ways way, lanes *energy)
+INLINE void correlate(const walk *w, const ways way)
 {
     const descriptor *d = w->d;
-    lanes total = {0};
-    if (way.reverse)
-        memset(w->adjoint, 0, d->n_components * sizeof(lanes));
+    for (int s = 0; s < way.n_sets; s++) {
+        w->energy[s] = (lanes){0};
+        memset(w->adjoint[s], 0, d->n_components * sizeof(lanes));
+    }
     for (int e = 0; e < d->n_order0; e++) {
         if (way.keep)
             w->features[e] += 1.0;
-        if (way.reverse)
-            total += weight_of(w, way, e);
+        for (int s = 0; s < way.n_sets; s++)
+            w->energy[s] += weight_of(w, way, s, e);
     }
     for (int e = 0; e < d->n_order1; e++) {
         const int place = order1_places(d) + e, base = d->order1_base[e];
         if (way.keep)
             w->features[place] += w->terms[base];
-        if (way.reverse) {
-            w->adjoint[base] += weight_of(w, way, place);
-            total += weight_of(w, way, place) * w->terms[base];
+        for (int s = 0; s < way.n_sets; s++) {
+            w->adjoint[s][base] += weight_of(w, way, s, place);
+            w->energy[s] += weight_of(w, way, s, place) * w->terms[base];
         }
     }
     for (int g = 0; g < d->n_order2; g++) {
-#define GROUP(n) order2_group(w, way, n, g, &total)
+#define GROUP(n) order2_group(w, way, n, g)
         FOR_EACH_L(d->order2_l[g], GROUP)
     }
     for (int r = 0; r < d->n_runs && d->run_start[r] < d->n_shared; r++) {
@@ -272,11 +275,9 @@ INLINE void correlate(const walk *w, const ways way, lanes *energy)
                              w->terms + d->product_second[p], w->terms + d->product_base[p]);
     }
     for (int r = 0; r < d->n_runs; r++) {
-#define RUN(n) product_run(w, way, n, r, &total)
+#define RUN(n) product_run(w, way, n, r)
         FOR_EACH_L(d->run_l[3 * r + 2], RUN)
     }
-    if (way.reverse)
-        *energy = total;
 }
 
 void correlations_weights(const descriptor *d, const double *weight, real *ordered)
@@ -288,20 +289,31 @@ void correlations_weights(const descriptor *d, const double *weight, real *order
 void correlations_evaluate(const descriptor *d, lanes *terms, const real *weight, lanes *features, lanes *adjoint,
                            lanes *energy)
 {
-    const walk w = {d, terms, features, adjoint, weight, NULL};
+    const walk w = {d, terms, features, {adjoint}, energy, {weight}, NULL};
     if (adjoint == NULL)
-        correlate(&w, (ways){0, 0, 1}, energy);
+        correlate(&w, (ways){0, 0, 1});
     else if (features == NULL)
-        correlate(&w, (ways){1, 0, 0}, energy);
+        correlate(&w, (ways){1, 0, 0});
     else
-        correlate(&w, (ways){1, 0, 1}, energy);
+        correlate(&w, (ways){1, 0, 1});
+}
+
+void correlations_evaluate_two(const descriptor *d, lanes *terms, const real *const *weight, lanes *adjoint,
+                               lanes *energy)
+{
+    const walk w = {
+        d, terms, NULL, {adjoint,   adjoint + d->n_components},
+           energy, {weight[0], weight[1]                },
+           NULL
+    };
+    correlate(&w, (ways){2, 0, 0});
 }
 
 void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint,
                           lanes *energy)
 {
-    const walk w = {d, terms, features, adjoint, NULL, weight};
-    correlate(&w, (ways){1, 1, 1}, energy);
+    const walk w = {d, terms, features, {adjoint}, energy, {NULL}, weight};
+    correlate(&w, (ways){1, 1, 1});
 }
 
 /* --- the rows of the Jacobian ------------------------------------------------------------------------------------ */

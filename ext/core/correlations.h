@@ -23,6 +23,10 @@ void correlations_weights(const descriptor *d, const double *weight, real *order
 void correlations_evaluate(const descriptor *d, lanes *terms, const real *weight, lanes *features, lanes *adjoint,
                            lanes *energy);
 
+/* The same for two sets of weights, without features: adjoint [2][n_components], energy [2]. */
+void correlations_evaluate_two(const descriptor *d, lanes *terms, const real *const *weight, lanes *adjoint,
+                               lanes *energy);
+
 /* The same with a weight for each lane: any adjoint of the features. */
 void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight, lanes *features, lanes *adjoint,
                           lanes *energy);

@@ -2,13 +2,46 @@
 
 #include <string.h>
 
-/* Harmonics whose sums stay in registers: there are 32 with AVX-512, else 16. */
+/* Harmonics whose sums stay in registers, and radial functions in reverse: there are 32 with AVX-512, else 16. */
 enum { EXPAND_TILE = REGISTERS / 2, REVERSE_TILE = REGISTERS / 4 };
 
 /* A run of harmonics [begin, end) of one channel with the same radial functions: n of them from `function`. */
 typedef struct {
     int begin, end, function, n;
 } harmonics_run;
+
+/* The harmonics, and the gradients of sums of them, for each l_max code without loops. */
+#ifdef COMITIA_SINGLE
+#define FOR_EACH_L_MAX(l_max, DO) DO(l_max)
+#else
+#define FOR_EACH_L_MAX(l_max, DO)                                                                                      \
+    switch (l_max) {                                                                                                   \
+    case 0: DO(0); break;                                                                                              \
+    case 1: DO(1); break;                                                                                              \
+    case 2: DO(2); break;                                                                                              \
+    case 3: DO(3); break;                                                                                              \
+    case 4: DO(4); break;                                                                                              \
+    case 5: DO(5); break;                                                                                              \
+    case 6: DO(6); break;                                                                                              \
+    case 7: DO(7); break;                                                                                              \
+    default: DO(L_MAX); break;                                                                                         \
+    }
+#endif
+
+static void harmonics_at(const descriptor *d, const lanes *unit, harmonics_parts *part, lanes *values)
+{
+#define MAKE(l_max)                                                                                                    \
+    harmonics_parts_of(&d->harmonics, l_max, unit[0], unit[1], unit[2], part), harmonics_values(l_max, part, values)
+    FOR_EACH_L_MAX(d->l_max, MAKE);
+}
+
+#ifndef COMITIA_SINGLE
+static void harmonics_back(const descriptor *d, const harmonics_parts *part, const lanes *adjoint, lanes *gradient)
+{
+#define REVERSE(l_max) harmonics_reverse(&d->harmonics, l_max, part, adjoint, gradient, gradient + 1, gradient + 2)
+    FOR_EACH_L_MAX(d->l_max, REVERSE);
+}
+#endif
 
 /* The run of channel k that starts at l; returns the l after it. */
 INLINE int run_from(const descriptor *d, int k, int l, harmonics_run *run)
@@ -65,10 +98,8 @@ void density_expand(const descriptor *d, environment *env, real *A)
 {
     const int n_lm = (d->l_max + 1) * (d->l_max + 1);
     for (int b = 0; b < env->n_blocks; b++) {
-        const lanes *unit = env->unit + 3 * b;
         harmonics_parts part;
-        harmonics_parts_of(&d->harmonics, d->l_max, unit[0], unit[1], unit[2], &part);
-        harmonics_values(d->l_max, &part, env->harmonics + (size_t)b * n_lm);
+        harmonics_at(d, env->unit + 3 * b, &part, env->harmonics + (size_t)b * n_lm);
     }
     for (int k = 0; k < d->n_channels; k++) {
         real *channel = A + d->channel_offset[k];
@@ -84,6 +115,7 @@ void density_expand(const descriptor *d, environment *env, real *A)
     }
 }
 
+#ifdef COMITIA_SINGLE /* sums of few numbers, which are rounded less */
 /* For one or two adjoints side by side: that of `tile` harmonics from lm on, and its part of dE/dr. */
 INLINE void reverse_tile(const descriptor *d, const lanes *radial, const lanes *slope, const lanes *harmonics,
                          const real *adjoint, int n_end, const int tile, const int n_adjoints, lanes weight,
@@ -113,8 +145,8 @@ INLINE void reverse_run(const descriptor *d, const environment *env, int b, cons
                         const lanes *harmonics, const real *adjoint, const int n_adjoints, lanes weight, lanes *angular,
                         lanes *along)
 {
-    const lanes *radial = env->radial + (size_t)b * d->n_functions + run->function;
-    const lanes *slope = env->slope + (size_t)b * d->n_functions + run->function;
+    const lanes *radial = env->radial + (size_t)b * radial_rows(d) + run->function;
+    const lanes *slope = env->slope + (size_t)b * radial_rows(d) + run->function;
     int lm = run->begin;
 #define TILES(tile)                                                                                                    \
     for (; tile * n_adjoints <= REVERSE_TILE && lm + tile <= run->end; lm += tile)                                     \
@@ -164,17 +196,121 @@ INLINE void reverse(const descriptor *d, const environment *env, const real *cor
         }
     }
 }
+#else
+/* For one or two adjoints side by side, n radial functions and the harmonics [begin, end): the adjoints of the
+ * harmonics, which are added to those that are there where `add` says so, and what the functions add to dE/dr. */
+INLINE void reverse_tile(const descriptor *d, const lanes *radial, const lanes *slope, const lanes *harmonics,
+                         const real *adjoint, int begin, int end, const int n, const int n_adjoints, const int add,
+                         lanes weight, lanes *angular, lanes *along)
+{
+    lanes R[REVERSE_TILE], sum[2 * REVERSE_TILE];
+    for (int i = 0; i < n; i++)
+        R[i] = weight * radial[i];
+    for (int i = 0; i < n * n_adjoints; i++)
+        sum[i] = (lanes){0};
+    for (int lm = begin; lm < end; lm++)
+        for (int s = 0; s < n_adjoints; s++) {
+            const real *g = adjoint + s * d->n_density + (size_t)lm * d->n_stride;
+            lanes value = {0};
+            for (int i = 0; i < n; i++) {
+                value += g[i] * R[i];
+                sum[s * n + i] += g[i] * harmonics[lm];
+            }
+            angular[s * N_LM_MAX + lm] = add ? angular[s * N_LM_MAX + lm] + value : value;
+        }
+    for (int s = 0; s < n_adjoints; s++) {
+        lanes total = {0};
+        for (int i = 0; i < n; i++)
+            total += sum[s * n + i] * slope[i];
+        along[s] += weight * total;
+    }
+}
+
+/* As many functions at a time as the registers hold. */
+INLINE void reverse_functions(const descriptor *d, const lanes *radial, const lanes *slope, const lanes *harmonics,
+                              const real *adjoint, int begin, int end, int n_end, const int n_adjoints, int add,
+                              lanes weight, lanes *angular, lanes *along)
+{
+#define TILE_ADDED(count, added)                                                                                       \
+    reverse_tile(d, radial + n, slope + n, harmonics, adjoint + n, begin, end, count, n_adjoints, added, weight,       \
+                 angular, along)
+#define TILE(count)                                                                                                    \
+    case count:                                                                                                        \
+        if (count > REVERSE_TILE)                                                                                      \
+            break;                                                                                                     \
+        if (add)                                                                                                       \
+            TILE_ADDED(count, 1);                                                                                      \
+        else                                                                                                           \
+            TILE_ADDED(count, 0);                                                                                      \
+        break;
+    for (int n = 0; n < n_end || !add; n += REVERSE_TILE, add = 1)
+        switch (n_end - n < REVERSE_TILE ? n_end - n : REVERSE_TILE) {
+            TILE(0) TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8)
+        }
+#undef TILE
+#undef TILE_ADDED
+}
+
+INLINE void reverse(const descriptor *d, const environment *env, const real *core, const real *adjoint,
+                    const int n_adjoints, lanes *gradient)
+{
+    const int n_lm = (d->l_max + 1) * (d->l_max + 1);
+    for (int b = 0; b < env->n_blocks; b++) {
+        fetch_ahead(d, env, b);
+        const lanes x = env->unit[3 * b], y = env->unit[3 * b + 1], z = env->unit[3 * b + 2];
+        const lanes *radial = env->radial + (size_t)b * radial_rows(d),
+                    *slope = env->slope + (size_t)b * radial_rows(d);
+        lanes harmonics[N_LM_MAX], angular[2 * N_LM_MAX], along[2];
+        harmonics_parts part;
+        harmonics_at(d, env->unit + 3 * b, &part, harmonics);
+        for (int s = 0; s < n_adjoints; s++)
+            along[s] = core[s] * env->core_slope[b];
+        int filled = 0; /* harmonics whose adjoints are there */
+        for (int k = 0; k < d->n_channels; k++) {
+            int begin, end;
+            channel_range(d, env, k, &begin, &end);
+            if (b * LANES >= end || (b + 1) * LANES <= begin)
+                continue;
+            const lanes weight = env->weight[k * env->n_blocks + b];
+            harmonics_run run;
+            for (int l = 0; l <= d->l_max;) {
+                l = run_from(d, k, l, &run);
+                for (int first = run.begin, last; first < run.end; first = last) {
+                    last = first < filled && filled < run.end ? filled : run.end;
+                    reverse_functions(d, radial + run.function, slope + run.function, harmonics,
+                                      adjoint + d->channel_offset[k], first, last, run.n, n_adjoints, first < filled,
+                                      weight, angular, along);
+                    filled = last > filled ? last : filled;
+                }
+            }
+        }
+        for (; filled < n_lm; filled++) /* of neighbours that are in no channel */
+            for (int s = 0; s < n_adjoints; s++)
+                angular[s * N_LM_MAX + filled] = (lanes){0};
+        for (int s = 0; s < n_adjoints; s++) {
+            lanes *g = gradient + 3 * ((size_t)s * env->n_blocks + b);
+            harmonics_back(d, &part, angular + s * N_LM_MAX, g);
+            const lanes radial_part = along[s] - (g[0] * x + g[1] * y + g[2] * z) * env->inverse_r[b];
+            g[0] = g[0] * env->inverse_r[b] + radial_part * x;
+            g[1] = g[1] * env->inverse_r[b] + radial_part * y;
+            g[2] = g[2] * env->inverse_r[b] + radial_part * z;
+        }
+    }
+}
+#endif
 
 void density_reverse(const descriptor *d, const environment *env, real core, const real *adjoint, lanes *gradient)
 {
     reverse(d, env, &core, adjoint, 1, gradient);
 }
 
+#ifndef COMITIA_SINGLE /* which combinations are not made in */
 void density_reverse_two(const descriptor *d, const environment *env, const real *core, const real *adjoint,
                          lanes *gradient)
 {
     reverse(d, env, core, adjoint, 2, gradient);
 }
+#endif
 
 void density_tangent(const descriptor *d, const environment *env, const lanes *direction, real *tangent)
 {
@@ -186,8 +322,8 @@ void density_tangent(const descriptor *d, const environment *env, const lanes *d
         for (int k = 0; k < d->n_channels; k++) {
             const lanes weight = env->weight[k * env->n_blocks + b];
             for (int l = 0; l <= d->l_max; l++) {
-                const lanes *radial = env->radial + (size_t)b * d->n_functions + d->radial_offset[l];
-                const lanes *slope = env->slope + (size_t)b * d->n_functions + d->radial_offset[l];
+                const lanes *radial = env->radial + (size_t)b * radial_rows(d) + d->radial_offset[l];
+                const lanes *slope = env->slope + (size_t)b * radial_rows(d) + d->radial_offset[l];
                 for (int lm = l * l; lm < (l + 1) * (l + 1); lm++)
                     for (int n = 0; n < d->channel_n[k * (d->l_max + 1) + l]; n++) {
                         lanes term = radial[n] * block.angular[lm] + slope[n] * block.along * block.harmonics[lm];

@@ -6,9 +6,8 @@
 
 void environment_free(environment *env)
 {
-    void *arrays[] = {env->index,      env->species,   env->weight,    env->unit,   env->distance,
-                      env->inverse_r,  env->harmonics, env->functions, env->radial, env->slope,
-                      env->core_slope, env->gathered,  env->neighbour, env->vector, env->slopes_of_one};
+    void *arrays[] = {env->memory,   env->species,   env->harmonics, env->functions,
+                      env->gathered, env->neighbour, env->vector,    env->slopes_of_one};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
     *env = (environment){0};
@@ -43,15 +42,70 @@ static int reserve_blocks(const descriptor *d, environment *env, int n)
     n += n / 4 + 2;
     const size_t one = n * sizeof(lanes), n_lm = (size_t)(d->l_max + 1) * (d->l_max + 1), n_functions = d->n_functions;
     env->block_capacity = 0;
-    if (grow(&env->index, n * LANES * sizeof(int32_t)) || grow(&env->species, n * LANES * sizeof(int32_t)) ||
-        grow(&env->vector, n * LANES * 3 * sizeof(double)) || grow(&env->unit, 3 * one) || grow(&env->distance, one) ||
-        grow(&env->weight, d->n_channels * one) || grow(&env->inverse_r, one) || grow(&env->core_slope, one) ||
+    if (grow(&env->memory, environment_size(d, (size_t)n * LANES) * sizeof(lanes)) ||
+        grow(&env->species, n * LANES * sizeof(int32_t)) || grow(&env->vector, n * LANES * 3 * sizeof(double)) ||
         grow(&env->harmonics, n_lm * one) || grow(&env->functions, n_functions * one) ||
-        grow(&env->radial, n_functions * one) || grow(&env->slope, n_functions * one) ||
         grow(&env->slopes_of_one, n_functions * sizeof(lanes)))
         return OUT_OF_MEMORY;
     env->block_capacity = n;
     return 0;
+}
+
+/* What stands before the arrays. */
+typedef struct {
+    double core_energy;
+    int n, first[]; /* [n_species + 1] */
+} head;
+
+static size_t registers(size_t bytes)
+{
+    return (bytes + sizeof(lanes) - 1) / sizeof(lanes);
+}
+
+static size_t head_size(const descriptor *d)
+{
+    return registers(sizeof(head) + (d->n_species + 1) * sizeof(int));
+}
+
+size_t environment_size(const descriptor *d, size_t n)
+{
+    const size_t n_blocks = (n + LANES - 1) / LANES;
+    return head_size(d) + registers(n_blocks * LANES * sizeof(int32_t)) +
+           n_blocks * (6 + d->n_channels + 2 * (size_t)radial_rows(d));
+}
+
+static void point_to(const descriptor *d, lanes *room, environment *env)
+{
+    const size_t n = env->n_blocks;
+    lanes **arrays[] = {&env->unit,   &env->distance, &env->inverse_r, &env->core_slope,
+                        &env->weight, &env->radial,   &env->slope};
+    const size_t sizes[] = {3, 1, 1, 1, d->n_channels, radial_rows(d), radial_rows(d)};
+    room += head_size(d);
+    env->index = (int32_t *)room;
+    room += registers(n * LANES * sizeof(int32_t));
+    for (int a = 0; a < 7; a++) {
+        *arrays[a] = room;
+        room += sizes[a] * n;
+    }
+}
+
+static void write_head(const descriptor *d, const environment *env, lanes *room)
+{
+    head *written = (head *)room;
+    written->core_energy = env->core_energy;
+    written->n = env->n;
+    memcpy(written->first, env->first, (d->n_species + 1) * sizeof(int));
+}
+
+void environment_read(const descriptor *d, lanes *room, environment *env)
+{
+    const head *written = (const head *)room;
+    env->core_energy = written->core_energy;
+    env->n = written->n;
+    env->n_blocks = (env->n + LANES - 1) / LANES;
+    memcpy(env->first, written->first, (d->n_species + 1) * sizeof(int));
+    env->room = room;
+    point_to(d, room, env);
 }
 
 /* Half the repulsion of a pair and its slope: universal screened Coulomb potential (Ziegler, Biersack, Littmark,
@@ -167,8 +221,8 @@ INLINE void spline_at(const real *piece, int n_functions, int f, real t, real sc
     *(lanes *)(slope + f) = scale * derivative;
 }
 
-/* From neighbour v in row v, to function f in the lanes of out[f]. */
-INLINE void transpose(const real *rows, int stride, lanes *out)
+/* From neighbour v in row v, to function f in the lanes of out[f], of which there are n, at most LANES. */
+INLINE void transpose(const real *rows, int stride, int n, lanes *out)
 {
     lanes row[LANES], next[LANES];
     for (int v = 0; v < LANES; v++)
@@ -179,14 +233,14 @@ INLINE void transpose(const real *rows, int stride, lanes *out)
         for (int v = 0; v < LANES; v++)
             row[v] = next[v];
     }
-    for (int f = 0; f < LANES; f++)
+    for (int f = 0; f < LANES && f < n; f++)
         out[f] = row[f];
 }
 
 static void fill_block(const descriptor *d, environment *env, int b)
 {
     const int padded = env->n_blocks * LANES, count = real_neighbours(env, b);
-    const int each_l = d->l_max > 0 && d->radial_offset[1] != d->radial_offset[0];
+    const int last = functions_of_each_l(d) ? d->l_max : 0;
     const double *x = env->vector + b * LANES, *y = x + padded, *z = y + padded;
     const double per_r = d->n_intervals / d->cutoff;
     double position[LANES];
@@ -208,7 +262,7 @@ static void fill_block(const descriptor *d, environment *env, int b)
     env->core_slope[b] = (lanes){0};
 
     real *functions = env->functions + (size_t)b * LANES * d->n_functions;
-    for (int l = 0; l <= (each_l ? d->l_max : 0); l++)
+    for (int l = 0; l <= last; l++)
         for (int f = d->radial_offset[l]; f < d->radial_offset[l] + d->n_used[l]; f += LANES) {
             for (int v = 0; v < count; v++) {
                 const int interval = (int)position[v] < d->n_intervals ? (int)position[v] : d->n_intervals - 1;
@@ -221,12 +275,13 @@ static void fill_block(const descriptor *d, environment *env, int b)
                 *(lanes *)(functions + (size_t)v * d->n_functions + f) = (lanes){0};
                 *(lanes *)(env->slopes_of_one + (size_t)v * d->n_functions + f) = (lanes){0};
             }
-            transpose(functions + f, d->n_functions, env->radial + (size_t)b * d->n_functions + f);
-            transpose(env->slopes_of_one + f, d->n_functions, env->slope + (size_t)b * d->n_functions + f);
+            const int n = d->radial_offset[l] + d->n_used[l] - f;
+            transpose(functions + f, d->n_functions, n, env->radial + (size_t)b * radial_rows(d) + f);
+            transpose(env->slopes_of_one + f, d->n_functions, n, env->slope + (size_t)b * radial_rows(d) + f);
         }
 }
 
-int environment_gather(const descriptor *d, const structure *s, size_t i, environment *env)
+int environment_gather(const descriptor *d, const structure *s, size_t i, lanes *room, environment *env)
 {
     int n_of[MAX_SPECIES] = {0};
     if (reserve_gathered(env, (size_t)(s->list->start[i + 1] - s->list->start[i]) + 1))
@@ -236,12 +291,17 @@ int environment_gather(const descriptor *d, const structure *s, size_t i, enviro
     env->core_energy = 0;
     if (reserve_blocks(d, env, env->n_blocks))
         return OUT_OF_MEMORY;
+    env->room = room;
+    point_to(d, room != NULL ? room : env->memory, env);
     sort(d, s, env->n, n_of, env);
     for (int b = 0; b < env->n_blocks; b++) {
+        fetch_ahead(d, env, b);
         fill_block(d, env, b);
         if (d->core_outer != NULL)
             add_core(d, s->species[i], env, b);
     }
+    if (room != NULL)
+        write_head(d, env, room);
     return 0;
 }
 

@@ -21,16 +21,23 @@ enum { MAX_SPECIES = 128 };
 typedef struct {
     int n, n_blocks;
     int first[MAX_SPECIES + 1]; /* neighbours of species t: first[t] ... first[t + 1] - 1 */
-    lanes *weight;              /* [n_channels][n_blocks] u[k][s_j], 0 in the padding */
-    int32_t *index, *species;   /* [n_blocks LANES] atom and its species */
-    lanes *unit;                /* [n_blocks][3] */
-    lanes *distance;            /* [n_blocks] r, 0 in the padding */
-    lanes *inverse_r;           /* [n_blocks] 1 / r, 0 in the padding */
-    lanes *harmonics;           /* [n_blocks][(l_max + 1)^2] Y_lm, filled by density_expand */
-    real *functions;            /* [n_blocks LANES][n_functions] R of one neighbour side by side */
-    lanes *radial, *slope;      /* [n_blocks][n_functions] R and dR/dr, a function in the lanes of its neighbours */
     double core_energy;
-    lanes *core_slope; /* [n_blocks] dV/dr of half the core energy of each pair */
+
+    /* what density_reverse reads, one array behind the other */
+    int32_t *index;        /* [n_blocks LANES] atom */
+    lanes *unit;           /* [n_blocks][3] */
+    lanes *distance;       /* [n_blocks] r, 0 in the padding */
+    lanes *inverse_r;      /* [n_blocks] 1 / r, 0 in the padding */
+    lanes *core_slope;     /* [n_blocks] dV/dr of half the core energy of each pair */
+    lanes *weight;         /* [n_channels][n_blocks] u[k][s_j], 0 in the padding */
+    lanes *radial, *slope; /* [n_blocks][radial_rows] R and dR/dr, a function in the lanes of its neighbours */
+    lanes *memory;         /* where they are unless in room of the caller */
+    const lanes *room;     /* else NULL */
+
+    /* beside them, for density_expand */
+    int32_t *species; /* [n_blocks LANES] */
+    lanes *harmonics; /* [n_blocks][(l_max + 1)^2] Y_lm, filled by density_expand */
+    real *functions;  /* [n_blocks LANES][n_functions] R of one neighbour side by side */
     int block_capacity;
 
     /* gathering, before the sort */
@@ -45,11 +52,39 @@ enum { OUT_OF_MEMORY = -1 };
 
 void environment_free(environment *env);
 
-/* Fills `env` for atom i of the structure. Returns 0 or OUT_OF_MEMORY. */
-int environment_gather(const descriptor *d, const structure *s, size_t i, environment *env);
+/* Registers that n neighbours take of memory that is given to environment_gather. */
+size_t environment_size(const descriptor *d, size_t n);
+
+/* Fills `env` for atom i of the structure. What density_reverse reads goes to `room`, from where environment_read has
+ * it again, or to memory of `env` where room is NULL. Returns 0 or OUT_OF_MEMORY. */
+int environment_gather(const descriptor *d, const structure *s, size_t i, lanes *room, environment *env);
+void environment_read(const descriptor *d, lanes *room, environment *env);
 
 /* Adds dE_i/dr_ij [n_blocks][3] of centre i to the forces of its structure and to its virial. */
 void environment_scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial);
+
+/* Whether there are other radial functions for each l. */
+INLINE int functions_of_each_l(const descriptor *d)
+{
+    return d->l_max > 0 && d->radial_offset[1] != d->radial_offset[0];
+}
+
+INLINE int radial_rows(const descriptor *d)
+{
+    const int last = functions_of_each_l(d) ? d->l_max : 0;
+    return d->radial_offset[last] + d->n_used[last];
+}
+
+/* Room is gone through from its begin to its end: asks for what lies some way ahead of the part of neighbours b. */
+INLINE void fetch_ahead(const descriptor *d, const environment *env, int b)
+{
+    enum { AHEAD = 8192, LINE = 64 }; /* bytes */
+    if (env->room == NULL)
+        return;
+    const size_t bytes = environment_size(d, env->n) * sizeof(lanes);
+    for (size_t at = bytes * b / env->n_blocks; at < bytes * (b + 1) / env->n_blocks; at += LINE)
+        __builtin_prefetch((const char *)env->room + AHEAD + at, 0, 2);
+}
 
 INLINE int real_neighbours(const environment *env, int b)
 {

@@ -95,10 +95,9 @@ static int reserve_workers(evaluator *e, const descriptor *d, int n_threads)
     return 0;
 }
 
-/* Memory for what is kept of all centres. */
-static int reserve_kept(evaluator *e, size_t n_structures, int n_threads)
+/* Memory for what is kept of all blocks. */
+static int reserve_kept(evaluator *e, size_t n_blocks, int n_threads)
 {
-    const size_t n_atoms = (size_t)e->blocks.first_atom[n_structures];
     if (n_threads > e->n_kept) {
         kept_memory *kept = realloc(e->kept, n_threads * sizeof(kept_memory));
         if (kept == NULL)
@@ -110,7 +109,7 @@ static int reserve_kept(evaluator *e, size_t n_structures, int n_threads)
     }
     for (int t = 0; t < n_threads; t++)
         e->kept[t].used = 0;
-    return reserve((void **)&e->kept_where, &e->kept_capacity, n_atoms, sizeof(int64_t), &e->n_allocations);
+    return reserve((void **)&e->kept_where, &e->kept_capacity, n_blocks, sizeof(int64_t), &e->n_allocations);
 }
 
 /* What is collected while structure and species of the centres stay the same; in single precision, from few of them. */
@@ -175,19 +174,37 @@ static void reverse(const evaluator *e, const descriptor *d, worker *w, const en
                         w->part->virials + 9 * (size_t)structure);
 }
 
+/* Where n registers of densities of a block are kept, and its environments behind them; NULL where they are not. */
+static lanes *keep_block(const evaluator *e, const descriptor *d, worker *w, const structure *structures, int64_t block,
+                         size_t n, const evaluation *what)
+{
+    if (!what->keep)
+        return NULL;
+    lanes *room = kept_block(w->kept, d, &e->blocks, structures, block, n, what->keep);
+    e->kept_where[block] = room == NULL ? NOT_KEPT : room - w->kept->memory;
+    return room;
+}
+
 /* A block of centres of a model of orders 0 to 2, one after the other. */
 static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, const structure *structures,
                            int64_t block, const evaluation *what, collected *now)
 {
     const int species = e->blocks.species[block];
     const int with_gradient = what->forces != NULL || what->virials != NULL;
+    const size_t n_kept = d->n_density / LANES * e->blocks.count[block];
+    lanes *kept = keep_block(e, d, w, structures, block, n_kept, what), *room = kept == NULL ? NULL : kept + n_kept;
     environment *env = &w->env[0];
+    real *A = w->A;
     for (int64_t c = e->blocks.first[block]; c < e->blocks.first[block] + e->blocks.count[block]; c++) {
         const int32_t structure = e->blocks.centre_structure[c], atom = e->blocks.centre_atom[c];
         const size_t i = e->blocks.first_atom[structure] + atom;
-        if (environment_gather(d, &structures[structure], atom, env))
+        if (environment_gather(d, &structures[structure], atom, room, env))
             return OUT_OF_MEMORY;
-        density_expand(d, env, w->A);
+        if (kept != NULL) {
+            A = (real *)kept + (c - e->blocks.first[block]) * d->n_density;
+            room += environment_size(d, env->n);
+        }
+        density_expand(d, env, A);
         const real *coefficients = (const real *)e->coefficients + (size_t)species * quadratic_size(d);
         if (what->adjoint != NULL) {
             quadratic_weights(d, what->adjoint + i * d->n_features, w->coefficients);
@@ -195,24 +212,24 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
         }
         double energy = 0;
         if (what->weights != NULL || what->adjoint != NULL)
-            energy = quadratic_energy(d, coefficients, w->A, with_gradient ? w->A_adjoint : NULL);
-        if (what->keep)
-            e->kept_where[c] = keep_centre(w->kept, d, what->keep, env, (const lanes *)w->A, d->n_density / LANES);
+            energy = quadratic_energy(d, coefficients, A, with_gradient ? w->A_adjoint : NULL);
         if (what->atomic_energies != NULL)
             what->atomic_energies[i] = energy + (what->weights == NULL ? 0 : env->core_energy);
         if (what->sums != NULL) {
             collect(e, d, w, structure, species, now);
-            quadratic_products(d, w->A, w->products);
+            quadratic_products(d, A, w->products);
         }
         if (what->features != NULL) {
             memset(w->own_products, 0, quadratic_size(d) * sizeof(real));
             memset(what->features + i * d->n_features, 0, d->n_features * sizeof(double));
-            quadratic_products(d, w->A, w->own_products);
+            quadratic_products(d, A, w->own_products);
             quadratic_features(d, w->own_products, what->features + i * d->n_features);
         }
         if (with_gradient)
             reverse(e, d, w, env, structure, atom, what->weights != NULL);
     }
+    if (kept != NULL)
+        w->kept->used = room - w->kept->memory;
     return 0;
 }
 
@@ -226,18 +243,24 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     const int with_gradient = what->forces != NULL || what->virials != NULL;
     const real *weight = what->weights == NULL ? NULL : (real *)e->coefficients + (size_t)species * d->n_features;
     const int weigh_features = !with_gradient && what->atomic_energies != NULL;
+    lanes *kept = keep_block(e, d, w, structures, block, d->n_terms, what);
+    lanes *room = kept == NULL ? NULL : kept + d->n_terms, *terms = kept == NULL ? w->terms : kept;
     lanes energy, *features = NULL;
     int one_structure = 1;
     for (int v = 0; v < count; v++) {
-        if (environment_gather(d, &structures[of[v]], atom[v], &w->env[v]))
+        if (environment_gather(d, &structures[of[v]], atom[v], room, &w->env[v]))
             return OUT_OF_MEMORY;
+        if (room != NULL)
+            room += environment_size(d, w->env[v].n);
         density_expand(d, &w->env[v], w->A);
-        correlations_load(d, w->A, v, w->terms);
+        correlations_load(d, w->A, v, terms);
         one_structure &= of[v] == of[0];
     }
-    for (int v = 0; what->keep && v < count; v++)
-        e->kept_where[e->blocks.first[block] + v] =
-            keep_centre(w->kept, d, what->keep, &w->env[v], w->terms, v == 0 ? d->n_components : 0);
+    if (kept != NULL) {
+        w->kept->used = room - w->kept->memory;
+        for (int v = count; v < LANES; v++)
+            correlations_clear(d, v, terms);
+    }
     if (weigh_features || what->adjoint != NULL || what->features != NULL || (what->sums != NULL && !one_structure)) {
         features = w->features;
         memset(features, 0, d->n_features * sizeof(lanes));
@@ -245,7 +268,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
         features = w->sum;
         collect(e, d, w, of[0], species, now);
         for (int v = count; v < LANES; v++)
-            correlations_clear(d, v, w->terms);
+            correlations_clear(d, v, terms);
         for (int place = 0; place < d->n_order0; place++)
             for (int v = count; v < LANES; v++)
                 features[place][v] -= 1;
@@ -256,9 +279,9 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
             for (int place = 0; place < d->n_features; place++)
                 w->weight[place][v] = (real)(d->scale[place] * row[d->feature[place]]);
         }
-        correlations_reverse(d, w->terms, w->weight, features, w->adjoint, &energy);
+        correlations_reverse(d, terms, w->weight, features, w->adjoint, &energy);
     } else {
-        correlations_evaluate(d, w->terms, weight, features, with_gradient ? w->adjoint : NULL, &energy);
+        correlations_evaluate(d, terms, weight, features, with_gradient ? w->adjoint : NULL, &energy);
     }
     if (weigh_features)
         energy = weigh(d->n_features, features, weight, weight == NULL ? w->weight : NULL);
@@ -324,7 +347,7 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
         return OUT_OF_MEMORY;
     if (what->weights != NULL && prepare_coefficients(e, d, what->weights))
         return OUT_OF_MEMORY;
-    if (what->keep && reserve_kept(e, n_structures, n_threads))
+    if (what->keep && reserve_kept(e, n_blocks, n_threads))
         return OUT_OF_MEMORY;
     if (parts_cut(&e->parts, n_blocks, n_threads, what->keep != 0, &e->n_allocations))
         return OUT_OF_MEMORY;

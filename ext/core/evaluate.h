@@ -27,7 +27,7 @@ typedef struct {
     size_t coefficients_capacity;
     int n_kept; /* see kept.h: memory of each part, one for each thread, and where it has each centre */
     kept_memory *kept;
-    int64_t *kept_where; /* [n_atoms] sorted by species */
+    int64_t *kept_where; /* [n_blocks] */
     size_t kept_capacity;
     int n_combination_workers;
     combination_worker *combination_workers;

@@ -18,6 +18,13 @@ typedef struct {
 
 void harmonics_prepare(harmonics_table *table);
 
+/* Loops over l and m have no branches left where l_max is a constant. */
+#ifdef COMITIA_SINGLE
+#define EACH for
+#else
+#define EACH _Pragma("GCC unroll 9") for
+#endif
+
 typedef struct {
     lanes q[L_MAX + 1][L_MAX + 2];
     lanes cosine[L_MAX + 1], sine[L_MAX + 1]; /* Re and Im of (x + iy)^m */
@@ -28,14 +35,16 @@ INLINE void harmonics_parts_of(const harmonics_table *table, int l_max, lanes x,
 {
     part->cosine[0] = (lanes){0} + 1.0;
     part->sine[0] = (lanes){0};
-    for (int m = 1; m <= l_max; m++) {
+    EACH(int m = 1; m <= l_max; m++)
+    {
         part->cosine[m] = x * part->cosine[m - 1] - y * part->sine[m - 1];
         part->sine[m] = x * part->sine[m - 1] + y * part->cosine[m - 1];
     }
-    for (int l = 0; l <= l_max; l++) {
-        for (int m = 0; m + 1 < l; m++)
-            part->q[l][m] =
-                (real)table->ahead[l][m] * z * part->q[l - 1][m] - (real)table->behind[l][m] * part->q[l - 2][m];
+    EACH(int l = 0; l <= l_max; l++)
+    {
+        EACH(int m = 0; m + 1 < l; m++)
+        part->q[l][m] =
+            (real)table->ahead[l][m] * z * part->q[l - 1][m] - (real)table->behind[l][m] * part->q[l - 2][m];
         if (l > 0)
             part->q[l][l - 1] = (real)table->ahead[l][l - 1] * z * part->q[l - 1][l - 1];
         part->q[l][l] = (lanes){0} + (real)table->diagonal[l];
@@ -45,10 +54,12 @@ INLINE void harmonics_parts_of(const harmonics_table *table, int l_max, lanes x,
 
 INLINE void harmonics_values(int l_max, const harmonics_parts *part, lanes *value)
 {
-    for (int l = 0; l <= l_max; l++) {
+    EACH(int l = 0; l <= l_max; l++)
+    {
         lanes *row = value + l * l + l;
         row[0] = part->q[l][0];
-        for (int m = 1; m <= l; m++) {
+        EACH(int m = 1; m <= l; m++)
+        {
             row[m] = part->q[l][m] * part->cosine[m];
             row[-m] = part->q[l][m] * part->sine[m];
         }
@@ -99,11 +110,13 @@ INLINE void harmonics_reverse(const harmonics_table *table, int l_max, const har
                               const lanes *adjoint, lanes *x, lanes *y, lanes *z)
 {
     lanes gx = {0}, gy = {0}, gz = {0};
-    for (int l = 1; l <= l_max; l++)
-        gz += (real)table->slope[l][0] * part->q[l][1] * adjoint[l * l + l];
-    for (int m = 1; m <= l_max; m++) {
+    EACH(int l = 1; l <= l_max; l++)
+    gz += (real)table->slope[l][0] * part->q[l][1] * adjoint[l * l + l];
+    EACH(int m = 1; m <= l_max; m++)
+    {
         lanes plus = {0}, minus = {0}, plus_z = {0}, minus_z = {0};
-        for (int l = m; l <= l_max; l++) {
+        EACH(int l = m; l <= l_max; l++)
+        {
             const lanes *row = adjoint + l * l + l;
             plus += part->q[l][m] * row[m];
             minus += part->q[l][m] * row[-m];

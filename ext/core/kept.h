@@ -1,8 +1,10 @@
-/* What two evaluations of the same positions share: environments and densities of the centres, kept one behind the
- * other in memory of each thread that grows only, up to a bound; what does not fit is made again. */
+/* What two evaluations of the same positions share: densities and environments of blocks of centres, made where they
+ * are kept, one block behind the other in memory of each thread that grows only, up to a bound; what does not fit is
+ * made again. */
 #ifndef COMITIA_KEPT_H
 #define COMITIA_KEPT_H
 
+#include "blocks.h"
 #include "environment.h"
 
 #define NOT_KEPT ((int64_t)-1)
@@ -14,12 +16,9 @@ typedef struct {
 
 void kept_free(kept_memory *k);
 
-/* Keeps what density_reverse needs of an environment, and `density`, which is n_density registers long, as long as this
- * takes not more than `most` bytes in all. Returns where, or NOT_KEPT. */
-int64_t keep_centre(kept_memory *k, const descriptor *d, size_t most, const environment *env, const lanes *density,
-                    size_t n_density);
-
-/* Lets `env` point to what was kept there, and returns the density; both hold until more is kept. */
-const lanes *kept_centre(const kept_memory *k, const descriptor *d, int64_t where, environment *env);
+/* Room behind what is kept for n registers of densities of a block, and for the environments of its centres behind
+ * them, as long as all this takes not more than `most` bytes; else NULL. What was kept before may move. */
+lanes *kept_block(kept_memory *k, const descriptor *d, const centre_blocks *blocks, const structure *structures,
+                  int64_t block, size_t n, size_t most);
 
 #endif

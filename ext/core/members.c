@@ -180,8 +180,8 @@ INLINE void block_gradient(const descriptor *d, const environment *env, int b, i
                            const int32_t *function_start, const int32_t *function, const lanes *slots,
                            const lanes *table, const int width, lanes *sum)
 {
-    const double *radial = (const double *)(env->radial + (size_t)b * d->n_functions);
-    const double *slope = (const double *)(env->slope + (size_t)b * d->n_functions);
+    const double *radial = (const double *)(env->radial + (size_t)b * radial_rows(d));
+    const double *slope = (const double *)(env->slope + (size_t)b * radial_rows(d));
     memset(sum + begin * N_TABLE * width, 0, (end - begin) * N_TABLE * width * sizeof(lanes));
     for (int l = 0; l <= d->l_max; l++) {
         const int n = function_start[l + 1] - function_start[l], v_pairs = begin + (end - begin) / TOGETHER * TOGETHER;
@@ -292,7 +292,7 @@ static int evaluate_block(const member_evaluator *e, const descriptor *d, const 
     const size_t n_registers = n_columns / LANES;
     for (int v = 0; v < e->blocks.count[block]; v++) {
         const int64_t centre = e->blocks.first[block] + v;
-        if (environment_gather(d, &structures[e->blocks.centre_structure[centre]], e->blocks.centre_atom[centre],
+        if (environment_gather(d, &structures[e->blocks.centre_structure[centre]], e->blocks.centre_atom[centre], NULL,
                                &w->env[v]))
             return OUT_OF_MEMORY;
         density_expand(d, &w->env[v], w->A);

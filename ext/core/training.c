@@ -48,7 +48,7 @@ static int scratch_prepare(scratch *w, const descriptor *d)
 
 static int centre_jacobian(const descriptor *d, const structure *s, size_t i, scratch *w)
 {
-    if (environment_gather(d, s, i, &w->env))
+    if (environment_gather(d, s, i, NULL, &w->env))
         return OUT_OF_MEMORY;
     density_expand(d, &w->env, w->A);
     for (int c = 0; c < d->n_components; c++)
@@ -128,7 +128,7 @@ static void component_slopes(const descriptor *d, const environment *env, int b,
                 channel = d->component_channel[c];
                 u = env->weight[channel * env->n_blocks + b];
             }
-            const size_t function = (size_t)b * d->n_functions + d->component_function[c];
+            const size_t function = (size_t)b * radial_rows(d) + d->component_function[c];
             const int lm = d->component_lm[c];
             slope[3 * c + a] = u * (env->radial[function] * block.angular[lm] +
                                     env->slope[function] * block.along * block.harmonics[lm]);

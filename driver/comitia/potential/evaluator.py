@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comitia._core import combine, keep, members_of, statistics_of
+from comitia._core import combine, keep, members_of, spread_weights, statistics_of
 from comitia.errors import ModelError, NumericalError
 from comitia.threads import default_threads
 
@@ -95,11 +95,7 @@ def evaluate_uncertainty(potential, batch, n_threads):
     """
     sums = keep(potential.kernel, batch, n_threads)
     members = members_of(sums.reshape(len(sums), -1), potential.deviations, np.zeros(len(sums)))
-    mean, sigma = statistics_of(members)
-    deviation, scale = members - mean[:, None], (potential.n_members - 1) * sigma[:, None]
-    along = np.divide(deviation, scale, out=np.zeros_like(deviation), where=scale > 0) @ potential.deviations
-    mean = np.broadcast_to(potential.mean_weights, sums.shape)
-    weights = np.stack([mean, along.reshape(sums.shape)], axis=1)
+    weights = spread_weights(members, potential.mean_weights, potential.deviations)
     found = combine(potential.kernel, batch, weights, np.array([1.0, 0.0]))
     energies = found["atomic_energies"][0]
     return {
@@ -108,7 +104,7 @@ def evaluate_uncertainty(potential, batch, n_threads):
         "forces": found["forces"][0],
         "virials": found["virials"][0],
         "sums": sums,
-        "finite": all(bool(np.isfinite(one.sum())) for one in (energies, found["forces"])),
+        "finite": found["finite"],
         "uncertainty_gradients": -found["forces"][1],
         "uncertainty_virials": found["virials"][1],
     }
