@@ -41,7 +41,7 @@
 #define correlations_evaluate_two COPY(correlations_evaluate_two)
 #define correlations_reverse COPY(correlations_reverse)
 #define correlations_couple COPY(correlations_couple)
-#define correlations_jacobian COPY(correlations_jacobian)
+#define features_jacobian COPY(features_jacobian)
 #define evaluator_free COPY(evaluator_free)
 #define evaluate COPY(evaluate)
 #define evaluate_combinations COPY(evaluate_combinations)

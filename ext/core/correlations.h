@@ -34,14 +34,4 @@ void correlations_reverse(const descriptor *d, lanes *terms, const lanes *weight
 /* The product of a, b with angular momenta l[0], l[1], coupled to l[2]; coefficients as coupling.h wants them. */
 void correlations_couple(const int32_t *l, const double *coefficients, const lanes *a, const lanes *b, lanes *out);
 
-/* The Jacobian dB/d(component) of one centre (lane 0 of nothing: plain numbers), in rows of `count` entries. */
-typedef struct {
-    int count;
-    int32_t component[4 * (2 * L_MAX + 1)];
-    double value[4 * (2 * L_MAX + 1)];
-} jacobian_row;
-
-/* terms [n_terms]: components IN, products OUT. */
-void correlations_jacobian(const descriptor *d, double *terms, double *features, jacobian_row *jacobian);
-
 #endif

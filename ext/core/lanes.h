@@ -37,6 +37,7 @@ enum { REGISTERS = 16 };
 #endif
 
 enum { LANES = N_LANES, PADDING = 8, L_MAX = 8, N_LM_MAX = (L_MAX + 1) * (L_MAX + 1) };
+enum { TERMS_MAX = 4 * L_MAX + 1 }; /* of a product of two channels */
 
 typedef real lanes __attribute__((vector_size(LANES * sizeof(real))));
 

@@ -1,5 +1,6 @@
 /* What training needs of the kernel: the tangent of the summed features, and the rows of the design matrix. */
 #include "evaluate.h"
+#include "jacobian.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -53,7 +54,7 @@ static int centre_jacobian(const descriptor *d, const structure *s, size_t i, sc
     density_expand(d, &w->env, w->A);
     for (int c = 0; c < d->n_components; c++)
         w->terms[c] = w->A[d->component_source[c]];
-    correlations_jacobian(d, w->terms, w->features, w->jacobian);
+    features_jacobian(d, w->terms, w->features, w->jacobian);
     return 0;
 }
 
