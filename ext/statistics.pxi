@@ -54,7 +54,9 @@ def spread_weights(const double[:, ::1] members, const double[:, ::1] mean, cons
     (n_structures, 2, n_species, n_features) array: eV, and pure numbers times eV; the latter 0 where the spread is.
     """
     cdef Py_ssize_t s, k, f, n_structures = members.shape[0], n_members = members.shape[1], width = deviations.shape[1]
-    cdef double along
+    cdef double[4] along
+    cdef const double *rows
+    cdef double *combined
     if deviations.shape[0] != n_members or mean.shape[0] * mean.shape[1] != width:
         raise ValueError(f"{n_members} members of {mean.shape[0]} x {mean.shape[1]} weights need deviations alike")
     cdef double[:, :, ::1] weights = np.zeros((n_structures, 2, width))
@@ -63,10 +65,20 @@ def spread_weights(const double[:, ::1] members, const double[:, ::1] mean, cons
     for s in range(n_structures):
         for f in range(width):
             weights[s, 0, f] = (&mean[0, 0])[f]
-        for k in range(n_members if spread[s] > 0 else 0):
-            along = (members[s, k] - centre[s]) / ((n_members - 1) * spread[s])
-            for f in range(width):
-                weights[s, 1, f] += along * deviations[k, f]
+        combined, k = &weights[s, 1, 0], 0
+        while spread[s] > 0 and k < n_members:
+            for f in range(min(4, n_members - k)):
+                along[f] = (members[s, k + f] - centre[s]) / ((n_members - 1) * spread[s])
+            rows = &deviations[k, 0]
+            if k + 4 <= n_members:  # so that the sums are read and written less often
+                for f in range(width):
+                    combined[f] += (along[0] * rows[f] + along[1] * rows[width + f] +
+                                    along[2] * rows[2 * width + f] + along[3] * rows[3 * width + f])
+                k += 4
+            else:
+                for f in range(width):
+                    combined[f] += along[0] * rows[f]
+                k += 1
     return np.asarray(weights).reshape(n_structures, 2, mean.shape[0], mean.shape[1])
 
 

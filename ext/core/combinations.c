@@ -259,7 +259,8 @@ int evaluate_combinations(evaluator *e, const descriptor *d, size_t n_structures
         for (int t = omp_get_thread_num(); t < n_threads; t += omp_get_num_threads()) { /* as in evaluate.c */
             combination_worker *w = &e->combination_workers[t];
             int error = worker_begin(w, d, n_atoms, n_structures, what->n_sets);
-            for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
+            /* backwards, as what was kept last is still in the nearest cache */
+            for (int64_t b = n_blocks * (t + 1) / n_threads - 1; !error && b >= n_blocks * t / n_threads; b--)
                 error = d->n_dense ? block_quadratic(&task, w, &e->kept[t], b)
                                    : block_correlations(&task, w, &e->kept[t], b);
             if (error) {

@@ -243,16 +243,18 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     const int with_gradient = what->forces != NULL || what->virials != NULL;
     const real *weight = what->weights == NULL ? NULL : (real *)e->coefficients + (size_t)species * d->n_features;
     const int weigh_features = !with_gradient && what->atomic_energies != NULL;
+    const int read_again = with_gradient || weigh_features; /* else one environment serves all centres */
     lanes *kept = keep_block(e, d, w, structures, block, d->n_terms, what);
     lanes *room = kept == NULL ? NULL : kept + d->n_terms, *terms = kept == NULL ? w->terms : kept;
     lanes energy, *features = NULL;
     int one_structure = 1;
     for (int v = 0; v < count; v++) {
-        if (environment_gather(d, &structures[of[v]], atom[v], room, &w->env[v]))
+        environment *env = &w->env[read_again ? v : 0];
+        if (environment_gather(d, &structures[of[v]], atom[v], room, env))
             return OUT_OF_MEMORY;
         if (room != NULL)
-            room += environment_size(d, w->env[v].n);
-        density_expand(d, &w->env[v], w->A);
+            room += environment_size(d, env->n);
+        density_expand(d, env, w->A);
         correlations_load(d, w->A, v, terms);
         one_structure &= of[v] == of[0];
     }
