@@ -59,6 +59,17 @@ def conversation(n_atoms=3, batch_size=None, consolidated=True, n_steps=2):
     return [*said, messages.header("EXIT")]
 
 
+def replies(n_atoms=2, batch_size=None, n_steps=2):
+    """All that a worker says to a server, as a list of messages in bytes."""
+    said = [messages.header("NEEDINIT")]
+    for step in range(n_steps):
+        request = structures(batch_size or 1, n_atoms, seed=step)
+        n = len(request.positions)
+        found = messages.ForceReady(np.arange(n, dtype=float), request.positions, request.cells, n * ("{}",))
+        said += [messages.header("READY"), messages.encode_force_ready(found)]
+    return [*said, messages.header("READY")]
+
+
 def answer(client, event):
     """Answer with numbers that depend on every number received."""
     n_structures, n_atoms, _ = event.positions.shape
@@ -101,7 +112,7 @@ class ServerEnd:
 
     def read_forces(self, n_atoms, batch_size=None):
         """The FORCEREADY that comes."""
-        while (found := messages.read_force_ready(self.buffer, n_atoms, batch_size)) is None:
+        while (found := messages.read_client_message(self.buffer, n_atoms, batch_size)) is None:
             received = self.stream.recv(65536)
             if not received:
                 raise EOFError("end of stream where FORCEREADY was due")

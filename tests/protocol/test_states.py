@@ -78,7 +78,7 @@ def test_padding_of_a_batch_is_evaluated_once():
     event = client.next_event()
     assert_array_equal(event.positions, request.positions[:3])
     answer(client, event)
-    reply, _ = messages.read_force_ready(client.next_event().payload, 3, 5)
+    reply, _ = messages.read_client_message(client.next_event().payload, 3, 5)
     assert_array_equal(reply.energies[3:], reply.energies[2])
     assert_array_equal(reply.forces[4], reply.forces[2])
     assert reply.extras[4] == reply.extras[2] == '{"structure": 2}'
@@ -172,13 +172,13 @@ def test_forces_come_back_through_bytes_unchanged():
         rng.normal(size=2), rng.normal(size=(2, 4, 3)), rng.normal(size=(2, 3, 3)), ("", '{"ü": 1}')
     )
     payload = messages.encode_force_ready(sent)
-    read, end = messages.read_force_ready(payload, 4, 2)
+    read, end = messages.read_client_message(payload, 4, 2)
     assert end == len(payload)
     for name in ("energies", "forces", "virials"):
         assert_array_equal(getattr(read, name), getattr(sent, name))
     assert read.extras == sent.extras
     for length in range(len(payload)):
-        assert messages.read_force_ready(payload[:length], 4, 2) is None
+        assert messages.read_client_message(payload[:length], 4, 2) is None
 
 
 def test_springs_are_their_own_gradient():

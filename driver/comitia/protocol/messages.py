@@ -25,11 +25,12 @@ HEADER_LENGTH = 12
 INT32 = struct.Struct("<i")
 FLOAT64 = np.dtype("<f8")
 FROM_SERVER = ("STATUS", "INIT", "POSDATA", "GETFORCE", "EXIT")
+FROM_CLIENT = ("NEEDINIT", "READY", "HAVEDATA")  # answers to STATUS; FORCEREADY answers GETFORCE
 
 MAX_ATOMS = 50_000_000
 MAX_BATCH = 65_536
 MAX_TEXT = 1 << 20  # bytes of an INIT string
-MAX_EXTRAS = 1 << 30  # bytes of one extras string
+MAX_EXTRAS = 1 << 26  # bytes of one extras string
 MAX_BODY = 1 << 33  # bytes of one message
 
 
@@ -221,42 +222,64 @@ def read_server_message(buffer, offset=0, batch_size=None, n_atoms_expected=None
     raise ProtocolError(f"unknown header {name!r}; known are {', '.join(FROM_SERVER)}")
 
 
-def read_force_ready(buffer, n_atoms, batch_size=None):
-    """The FORCEREADY at the start of a buffer: (ForceReady, end), or None while bytes are missing."""
-    n_structures = batch_size or 1
+def read_client_message(buffer, n_atoms, batch_size=None):
+    """The message of a client at the start of a buffer.
+
+    Parameters
+    ----------
+    buffer : bytes or bytearray
+    n_atoms : int, atoms in every structure that was sent
+    batch_size : int or None, structures in FORCEREADY if INIT announced a batch
+
+    Returns
+    -------
+    (message, end): for the answers to STATUS the message is their name; None while bytes are missing.
+
+    Raises
+    ------
+    ProtocolError
+        for anything that cannot become a message.
+    """
     name = _read_header(buffer, 0)
     if name is None:
         return None
-    if name != ForceReady.name:
-        raise ProtocolError(f"header {name!r} arrived where FORCEREADY was due")
+    if name in FROM_CLIENT:
+        return name, HEADER_LENGTH
+    if name == ForceReady.name:
+        return _read_force_ready(buffer, n_atoms, batch_size or 1)
+    raise ProtocolError(f"unknown header {name!r}; known are {', '.join((*FROM_CLIENT, ForceReady.name))}")
+
+
+def _read_force_ready(buffer, n_atoms, n_structures):
     count_at = HEADER_LENGTH + n_structures * FLOAT64.itemsize
     if len(buffer) < count_at + INT32.size:
         return None
-    if read_count(buffer, count_at, MAX_ATOMS, "the number of atoms in FORCEREADY") != n_atoms:
-        raise ProtocolError(f"FORCEREADY does not hold the {n_atoms} atoms that were sent")
+    found = read_count(buffer, count_at, MAX_ATOMS, "the number of atoms in FORCEREADY")
+    if found != n_atoms:
+        raise ProtocolError(f"FORCEREADY holds {found} atoms, {n_atoms} were sent; the worker has another structure")
     numbers_at = count_at + INT32.size
     n_numbers = n_structures * (3 * n_atoms + 9)
     end = numbers_at + n_numbers * FLOAT64.itemsize
     if len(buffer) < end:
         return None
-    energies = np.frombuffer(buffer, FLOAT64, n_structures, HEADER_LENGTH).copy()
-    numbers = np.frombuffer(buffer, FLOAT64, n_numbers, numbers_at).copy()
-    forces, virials = np.split(numbers, [3 * n_atoms * n_structures])
-    extras = []
+    spans = []
     for _ in range(n_structures):
         if len(buffer) < end + INT32.size:
             return None
         length = read_count(buffer, end, MAX_EXTRAS, "the length of the extras")
-        end += INT32.size
-        if len(buffer) < end + length:
-            return None
-        try:
-            extras.append(bytes(buffer[end : end + length]).decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ProtocolError(f"the extras are not UTF-8 ({error})") from error
-        end += length
+        spans.append((end + INT32.size, end + INT32.size + length))
+        end = spans[-1][1]
+    if len(buffer) < end:
+        return None
+    energies = np.frombuffer(buffer, FLOAT64, n_structures, HEADER_LENGTH).copy()
+    numbers = np.frombuffer(buffer, FLOAT64, n_numbers, numbers_at).copy()
+    forces, virials = np.split(numbers, [3 * n_atoms * n_structures])
+    try:
+        extras = tuple(bytes(buffer[start:stop]).decode("utf-8") for start, stop in spans)
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"the extras are not UTF-8 ({error}); the two ends do not agree on lengths") from error
     shape = (n_structures, n_atoms, 3)
-    return ForceReady(energies, forces.reshape(shape), virials.reshape(n_structures, 3, 3), tuple(extras)), end
+    return ForceReady(energies, forces.reshape(shape), virials.reshape(n_structures, 3, 3), extras), end
 
 
 def encode_init(replica, text):
