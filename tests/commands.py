@@ -9,6 +9,7 @@ COMMANDS = {
     "fit": ["fit", "fit.yaml", "-q"],
     "eval": ["eval", "model.safetensors", "data.xyz"],
     "select": ["select", "data.xyz", "-o", "chosen.xyz", "--count", "3", "--model", "model.safetensors", "-q"],
+    "label": ["label", "data.xyz", "--with", "model:model.safetensors", "-o", "labelled.xyz", "-q"],
     "inspect": ["inspect", "model.safetensors"],
     "serve": ["serve", "model.safetensors", "--template", "init.xyz", "--unix", "comitia-nobody", "--wait", "0.1"],
     "sample": ["sample", "nve.xml", "--model", "model.safetensors", "--quiet"],

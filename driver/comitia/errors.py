@@ -49,6 +49,12 @@ class UncertaintyError(ComitiaError):
     exit_code = 5
 
 
+class EngineError(ComitiaError):
+    """A force engine ran and could not compute a structure."""
+
+    exit_code = 6
+
+
 class NumericalError(ComitiaError):
     """A number that is not finite was computed, or arrived on the wire."""
 

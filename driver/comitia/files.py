@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -39,8 +40,9 @@ def check_destination(path):
         raise OutputError(f"{path}: cannot be written, it is a folder; give the name of a file")
 
 
-def write_atomic(path, content):
-    """Write bytes or text to `path` so that a reader sees the old file or the new one, never a part.
+@contextlib.contextmanager
+def whole_file(path):
+    """A binary file to write, which becomes `path` at the end if nothing failed: a reader never sees a part of it.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def write_atomic(path, content):
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -59,6 +61,17 @@ def write_atomic(path, content):
         raise OutputError(f"{path}: cannot be written ({error.strerror}); make room or choose another place") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_atomic(path, content):
+    """Write bytes or text to `path` so that a reader sees the old file or the new one, never a part.
+
+    Raises
+    ------
+    OutputError
+    """
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def _plain(value):

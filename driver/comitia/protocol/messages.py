@@ -119,19 +119,24 @@ def read_count(buffer, offset, limit, what):
     return count
 
 
+def announced(text, name):
+    """The last value that an INIT string gives to `name`, or None."""
+    tokens = [token.partition(":") for token in text.split(",")]
+    return next((value.strip() for key, found, value in reversed(tokens) if found and key.strip() == name), None)
+
+
 def batch_size_announced(text):
     """The number of structures in every POSDATA that an INIT string announces, or None without an announcement."""
-    announced = None
-    for token in text.split(","):
-        key, separator, value = token.partition(":")
-        if separator and key.strip() == "batch_size":
-            try:
-                announced = int(value)
-            except ValueError:
-                raise ProtocolError(f"INIT announces batch_size {value.strip()!r}, which is no number") from None
-            if not 1 <= announced <= MAX_BATCH:
-                raise ProtocolError(f"INIT announces batch_size {announced}, allowed 1 to {MAX_BATCH}")
-    return announced if announced != 1 else None
+    value = announced(text, "batch_size")
+    if value is None:
+        return None
+    try:
+        size = int(value)
+    except ValueError:
+        raise ProtocolError(f"INIT announces batch_size {value!r}, which is no number") from None
+    if not 1 <= size <= MAX_BATCH:
+        raise ProtocolError(f"INIT announces batch_size {size}, allowed 1 to {MAX_BATCH}")
+    return size if size != 1 else None
 
 
 def _check_n_atoms(n_atoms, n_atoms_expected):
@@ -273,7 +278,7 @@ def _read_force_ready(buffer, n_atoms, n_structures):
         return None
     energies = np.frombuffer(buffer, FLOAT64, n_structures, HEADER_LENGTH).copy()
     numbers = np.frombuffer(buffer, FLOAT64, n_numbers, numbers_at).copy()
-    forces, virials = np.split(numbers, [3 * n_atoms * n_structures])
+    forces, virials = numbers[: 3 * n_atoms * n_structures], numbers[3 * n_atoms * n_structures :]
     try:
         extras = tuple(bytes(buffer[start:stop]).decode("utf-8") for start, stop in spans)
     except UnicodeDecodeError as error:

@@ -27,6 +27,7 @@ class ForceService:
             raise ModelError(f"the model has one member, so there is no {extras[0]} to send; leave out --extras")
         self.pbc = atoms.pbc
         self.n_atoms = len(atoms)
+        self._species = atoms.symbols.get_chemical_formula(mode="reduce")
         offset = potential.reference_energy(atoms.numbers) if subtract_reference else 0.0
         if subtract_reference:
             log.info("energies are sent minus the sum of the reference energies, %.17g eV", offset)
@@ -36,4 +37,4 @@ class ForceService:
 
     def serve(self, connection, silence=None):
         """Answer the server until it is done; see `comitia.protocol.client.serve`."""
-        return serve(connection, self._compute, self._results, self.n_atoms, self.pbc, silence)
+        return serve(connection, self._compute, self._results, self.n_atoms, self.pbc, silence, self._species)

@@ -7,6 +7,7 @@ import numpy as np
 from comitia.errors import PeerError, ProtocolError
 from comitia.protocol.messages import (
     ForceReady,
+    announced,
     batch_size_announced,
     encode_force_ready,
     header,
@@ -79,10 +80,11 @@ class ForceClient:
     Parameters
     ----------
     n_atoms : int or None, the number of atoms that every structure must have
+    species : str or None, the atoms in their order, such as "OH2OH2"; a server that says which it has must have these
     """
 
-    def __init__(self, n_atoms=None):
-        self.n_atoms = n_atoms
+    def __init__(self, n_atoms=None, species=None):
+        self.n_atoms, self.species = n_atoms, species
         self.state = "needinit"
         self.batch_size = None
         self.replica = None
@@ -147,6 +149,12 @@ class ForceClient:
         if message.name == "INIT":
             self.replica = message.replica
             self.batch_size = batch_size_announced(message.text)
+            theirs = announced(message.text, "species")
+            if theirs is not None and self.species is not None and theirs != self.species:
+                raise ProtocolError(
+                    f"the server has the atoms {theirs:.200}, the template {self.species:.200}; start the client with "
+                    "the structure that the server holds, its atoms in the same order"
+                )
             return self.next_event()
         if message.name == "POSDATA":
             self._unanswered = len(message.positions)

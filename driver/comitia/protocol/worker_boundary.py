@@ -1,5 +1,7 @@
 """Where the wire to workers ends: eV, Å and rows inside; Hartree atomic units and upper triangular cells outside."""
 
+import functools
+
 import msgspec
 import numpy as np
 
@@ -54,17 +56,25 @@ def encode_requests(requests):
 
     Returns
     -------
-    PositionData, list of (3, 3) array or None
+    PositionData, tuple of (3, 3) array or None
     """
-    rotations = [standard_orientation(request.cell) for request in requests]
-    cells, positions = [], []
-    for request, rotation in zip(requests, rotations, strict=True):
-        turned = np.eye(3) if rotation is None else rotation
-        rows = np.tril(request.cell @ turned)
-        cells.append(rows.T / BOHR)
-        positions.append((request.positions if rotation is None else request.positions @ rotation) / BOHR)
-    cells = np.array(cells)
-    return PositionData(cells, np.linalg.pinv(cells), np.array(positions)), rotations
+    rotations, cells, inverses = zip(
+        *(_wire_cell(np.asarray(request.cell, float).tobytes()) for request in requests), strict=True
+    )
+    positions = [
+        (request.positions if rotation is None else request.positions @ rotation) / BOHR
+        for request, rotation in zip(requests, rotations, strict=True)
+    ]
+    return PositionData(np.array(cells), np.array(inverses), np.array(positions)), rotations
+
+
+@functools.lru_cache(maxsize=256)
+def _wire_cell(content):
+    """Rotation to the orientation of all workers, the cell and its inverse as they travel; most cells come again."""
+    cell = np.frombuffer(content).reshape(3, 3)
+    rotation = standard_orientation(cell)
+    columns = np.tril(cell if rotation is None else cell @ rotation).T / BOHR
+    return rotation, columns, np.linalg.pinv(columns)
 
 
 def read_extras(text):
@@ -99,13 +109,17 @@ def decode_forces(message, rotations, worker):
     """
     answers = []
     for s, rotation in enumerate(rotations):
-        energy, forces = message.energies[s] * HARTREE, message.forces[s] * (HARTREE / BOHR)
-        virial = whole_virial(message.virials[s].T * HARTREE)
-        for quantity, value in (("energy", energy), ("force", forces), ("virial", virial)):
+        for quantity, value in (
+            ("energy", message.energies[s]),
+            ("force", message.forces[s]),
+            ("virial", message.virials[s]),
+        ):
             if not np.isfinite(value).all():
                 place = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
                 where = f" of atom {place[0]}" if quantity == "force" else ""
                 raise ProtocolError(f"the {quantity}{where} is {float(np.asarray(value)[place])}")
+        energy, forces = message.energies[s] * HARTREE, message.forces[s] * (HARTREE / BOHR)
+        virial = whole_virial(message.virials[s].T * HARTREE)
         if rotation is not None:
             forces, virial = forces @ rotation.T, rotation @ virial @ rotation.T
         answers.append(Answer(float(energy), forces, virial, read_extras(message.extras[s]), worker))
@@ -119,7 +133,7 @@ def whole_virial(virial):
     ----------
     virial : (3, 3) array
     """
-    for triangle in (virial, virial.T):
-        if triangle[np.triu_indices(3, 1)].any() and not triangle[np.tril_indices(3, -1)].any():
-            return triangle + np.triu(triangle, 1).T
-    return virial
+    (_, xy, xz), (yx, _, yz), (zx, zy, _) = virial.tolist()
+    if any((xy, xz, yz)) == any((yx, zx, zy)):
+        return virial
+    return virial + (virial - np.diag(np.diagonal(virial))).T

@@ -1,0 +1,316 @@
+"""What computes energies and forces for structures: a model, an ASE calculator, workers of the protocol, LAMMPS."""
+
+import contextlib
+import importlib
+import itertools
+import logging
+import os
+import secrets
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from comitia.engines.lammps import find_program
+from comitia.engines.processes import Child, stop_all
+from comitia.errors import ComitiaError, EngineError, SettingsError, StructureError
+from comitia.protocol.listeners import listen_tcp, listen_unix
+from comitia.protocol.requests import Failure, Request
+from comitia.protocol.worker_pool import Deadlines, WorkerPool
+from comitia.units import HARTREE
+
+log = logging.getLogger(__name__)
+
+KINDS = "model:F, ase:MODULE:FACTORY, unix:NAME, tcp:HOST:PORT or lammps:IN"
+LAMMPS_PREFIX = "/tmp/ipi_"  # LAMMPS looks for unix sockets nowhere else
+RESTARTS = 3  # times that LAMMPS may end without an answer before we believe that it cannot
+
+_LAMMPS_INPUT = """include "{path}"
+variable comitia_n_atoms equal atoms
+if "${{comitia_n_atoms}} != {n_atoms}" then &
+  'print "comitia: {path} makes ${{comitia_n_atoms}} atoms, the structures have {n_atoms}"' "quit 3"
+fix comitia all ipi {name} 1 unix
+run 2000000000
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """What an engine says of one structure; eV and Å.
+
+    Attributes
+    ----------
+    energy : float, eV
+    forces : (n_atoms, 3) array, eV/Å
+    virial : (3, 3) array, eV, or None where the engine has none
+    extras : dict of numbers and arrays that JSON can hold, such as `energy_uncertainty`, eV
+    """
+
+    energy: float
+    forces: np.ndarray
+    virial: np.ndarray | None
+    extras: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How engines are reached.
+
+    Attributes
+    ----------
+    wait : float, s without any worker before it is given up
+    timeout : float, s that a worker may compute one structure
+    allow_remote : bool, whether other machines may connect
+    sockets_prefix : str, start of the path of a unix socket that is given by name
+    n_threads : int or None
+    n_workers : int, LAMMPS processes
+    """
+
+    wait: float = 60.0
+    timeout: float = 3600.0
+    allow_remote: bool = False
+    sockets_prefix: str = "/tmp/ipi_"
+    n_threads: int | None = None
+    n_workers: int = 1
+
+
+class ModelEngine:
+    """A comitia model."""
+
+    def __init__(self, path, options):
+        import comitia
+
+        self.identity = {"model": _hash(path)}
+        self._potential, self._n_threads = comitia.load(path), options.n_threads
+
+    def labels(self, frames):
+        """Labels of (number, ase.Atoms) pairs as they come: (number, Label or Failure)."""
+        for number, atoms in frames:
+            try:
+                found = self._potential.compute(atoms, n_threads=self._n_threads)
+            except ComitiaError as error:
+                yield number, Failure(error)
+                continue
+            sigma = found.energy_uncertainty
+            extras = {} if sigma is None else {"energy_uncertainty": sigma}
+            yield number, Label(found.energy, found.forces, found.virial, extras)
+
+
+class CalculatorEngine:
+    """An ASE calculator, made by the function FACTORY of the module MODULE."""
+
+    def __init__(self, specification, options):
+        module, separator, factory = specification.partition(":")
+        if not (module and separator and factory):
+            raise SettingsError(f"ase:{specification}: give a module and a function in it, as ase:MODULE:FACTORY")
+        self.identity = {}
+        self._name = f"ase:{specification}"
+        sys.path.insert(0, os.getcwd())  # the user's module is beside the user's data
+        try:
+            self._factory = getattr(importlib.import_module(module), factory)
+            self._calculator = self._factory()
+        except Exception as error:  # whatever a module of the user raises
+            raise SettingsError(
+                f"{self._name}: cannot be made ({type(error).__name__}: {error}); correct it"
+            ) from error
+        finally:
+            sys.path.remove(os.getcwd())
+
+    def labels(self, frames):
+        """As `ModelEngine.labels`."""
+        for number, atoms in frames:
+            try:
+                yield number, self._label(atoms)
+            except ComitiaError as error:
+                yield number, Failure(error)
+            except Exception as error:  # whatever a calculator raises
+                yield number, Failure(EngineError(f"{self._name}: {type(error).__name__}: {error}"))
+                self._calculator = self._factory()  # this one may be in any state
+
+    def _label(self, atoms):
+        from ase.calculators.calculator import PropertyNotImplementedError
+
+        atoms = atoms.copy()
+        atoms.calc = self._calculator
+        energy, virial = float(atoms.get_potential_energy()), None
+        forces = np.array(atoms.get_forces(apply_constraint=False))
+        if atoms.cell.rank == 3:
+            with contextlib.suppress(PropertyNotImplementedError):
+                virial = -atoms.cell.volume * atoms.get_stress(voigt=False, apply_constraint=False)
+        if forces.shape != (len(atoms), 3):
+            raise EngineError(f"{self._name}: forces have shape {forces.shape}, there are {len(atoms)} atoms")
+        for quantity, value in (("energy", energy), ("forces", forces), ("virial", virial)):
+            if value is not None and not np.isfinite(value).all():
+                raise EngineError(f"{self._name}: the {quantity} is not finite")
+        return Label(energy, forces, virial)
+
+
+class WorkerEngine:
+    """Workers of the protocol that connect to a socket of ours.
+
+    All structures must have the atoms of the first, in its order: the protocol does not say which atoms they are.
+
+    Parameters
+    ----------
+    listeners : list of Listener
+    options : EngineOptions
+    watch : function called about once a second, or None
+    """
+
+    def __init__(self, listeners, options, watch=None):
+        self.identity = {}
+        self.listeners, self.options, self.watch = listeners, options, watch
+
+    def start(self, atoms):
+        """Called with the first structure before workers are waited for."""
+
+    def labels(self, frames):
+        """As `ModelEngine.labels`."""
+        frames = iter(frames)
+        first = next(frames, None)
+        if first is None:
+            return
+        self.start(first[1])
+        species = first[1].symbols.get_chemical_formula(mode="reduce")
+        numbers, refused = [], []
+        deadlines = Deadlines(computing=self.options.timeout)
+        log.info("waiting for workers at %s", ", ".join(listener.address for listener in self.listeners))
+
+        def requests():
+            for number, atoms in itertools.chain([first], frames):
+                if np.array_equal(atoms.numbers, first[1].numbers):
+                    numbers.append(number)
+                    yield Request(atoms.positions, atoms.cell.array)
+                else:
+                    refused.append((number, _other_atoms(atoms, species)))
+
+        options = {"deadlines": deadlines, "wait": self.options.wait, "watch": self.watch}
+        with WorkerPool(self.listeners, len(first[1]), species=species, **options) as pool:
+            for place, outcome in pool.as_completed(requests()):
+                if isinstance(outcome, Failure):
+                    yield numbers[place], outcome
+                else:
+                    yield numbers[place], Label(outcome.energy, outcome.forces, outcome.virial, _uncertainty(outcome))
+        yield from refused
+
+    def close(self):
+        """Stop listening."""
+        for listener in self.listeners:
+            listener.close()
+
+
+def _uncertainty(answer):
+    """What a committee says of its energy, eV, under the name that labels have for it."""
+    sigma = answer.extras.get("committee_uncertainty")
+    return {"energy_uncertainty": sigma * HARTREE} if isinstance(sigma, float) else {}
+
+
+def _other_atoms(atoms, species):
+    found = atoms.symbols.get_chemical_formula(mode="reduce")
+    return Failure(
+        StructureError(f"holds {found}, the workers hold {species}; label files of one set of atoms, in one order")
+    )
+
+
+class LammpsEngine(WorkerEngine):
+    """LAMMPS, started by us with an input that makes the atoms and the potential, but runs nothing."""
+
+    def __init__(self, path, options):
+        self.path = Path(path).resolve()
+        if not self.path.is_file():
+            raise SettingsError(f"lammps:{path}: there is no such file; give a LAMMPS input without `run`")
+        self._program, self._environment = find_program()
+        self._name = f"comitia-{os.getpid()}-{secrets.token_hex(4)}"
+        super().__init__([listen_unix(LAMMPS_PREFIX + self._name)], options, self._look_after)
+        self.identity = {"input": _hash(self.path)}
+        self._folder = tempfile.TemporaryDirectory(prefix="comitia-lammps-")
+        self._children, self._n_dead = [], 0
+
+    def start(self, atoms):
+        """Write the input and start LAMMPS."""
+        (Path(self._folder.name) / "in.lammps").write_text(
+            _LAMMPS_INPUT.format(path=self.path, n_atoms=len(atoms), name=self._name)
+        )
+        for _ in range(self.options.n_workers):
+            self._start_one()
+
+    def _start_one(self):
+        folder = Path(self._folder.name)
+        command = [self._program, "-in", folder / "in.lammps", "-log", "none", "-nocite"]
+        log_path = folder / f"log.{len(self._children) + self._n_dead}"
+        self._children.append(Child("LAMMPS", command, log_path, self.path.parent, self._environment, mortal=False))
+
+    def _look_after(self):
+        for child in list(self._children):
+            if child.exit_code is None:
+                continue
+            self._children.remove(child)
+            self._n_dead += 1
+            if self._n_dead > RESTARTS * self.options.n_workers:
+                raise EngineError(f"lammps:{self.path}: LAMMPS ended again and again: {_reason(child)}")
+            if child.exit_code == 3 and "comitia:" in child.last_line():
+                raise StructureError(f"lammps:{self.path}: {child.last_line().removeprefix('comitia: ')}")
+            log.warning("LAMMPS has ended (%s); another is started", _reason(child))
+            self._start_one()
+
+    def close(self):
+        """Stop listening, and end LAMMPS."""
+        super().close()
+        stop_all(self._children, 2.0)
+        self._folder.cleanup()
+
+
+def _reason(child):
+    """Why LAMMPS ended, in its own words."""
+    errors = [line.strip() for line in child.said().splitlines() if line.startswith("ERROR")]
+    return errors[-1] if errors else child.last_line()
+
+
+def _hash(path):
+    from comitia.files import file_hash
+
+    return file_hash(path)
+
+
+@contextlib.contextmanager
+def open_engine(specification, options=None):
+    """The engine that a specification names.
+
+    Parameters
+    ----------
+    specification : str, one of `KINDS`
+    options : EngineOptions
+
+    Yields
+    ------
+    an object with `labels(frames)` and `identity`, a dict that changes when its answers would
+
+    Raises
+    ------
+    SettingsError
+        if there is no such engine.
+    """
+    options = options or EngineOptions()
+    kind, separator, rest = specification.partition(":")
+    if not separator or not rest or kind not in ("model", "ase", "unix", "tcp", "lammps"):
+        raise SettingsError(f"{specification!r} is no engine; give {KINDS}")
+    if kind == "model":
+        yield ModelEngine(rest, options)
+    elif kind == "ase":
+        yield CalculatorEngine(rest, options)
+    else:
+        with contextlib.closing(_listening(kind, rest, options)) as engine:
+            yield engine
+
+
+def _listening(kind, rest, options):
+    if kind == "lammps":
+        return LammpsEngine(rest, options)
+    if kind == "unix":
+        return WorkerEngine([listen_unix(rest if rest.startswith("/") else options.sockets_prefix + rest)], options)
+    host, separator, port = rest.rpartition(":")
+    if not separator or not port.isdigit():
+        raise SettingsError(f"tcp:{rest}: give a host and a port, as tcp:localhost:31415")
+    return WorkerEngine([listen_tcp(host, int(port), options.allow_remote)], options)

@@ -1,0 +1,174 @@
+"""`comitia label` whatever happens: it ends with its exit code, leaves no part of a file, and goes on where it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from ase.io import read, write
+from models import crystal, small_model
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+SLOW = """
+import time
+
+from ase.calculators.lj import LennardJones
+
+
+class Slow(LennardJones):
+    def calculate(self, *arguments, **keywords):
+        time.sleep(0.02)
+        super().calculate(*arguments, **keywords)
+
+
+def make():
+    return Slow(sigma=3.4, epsilon=0.0104, rc=5.0)
+
+
+def broken():
+    calculator = make()
+    calculator.calculate = lambda *arguments, **keywords: 1 / 0
+    return calculator
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    frames = [crystal((18,), (1, 1, 1), rattle=0.1, seed=seed) for seed in range(40)]
+    write(tmp_path / "pool.xyz", frames, format="extxyz")
+    return tmp_path
+
+
+def start(folder, engine="ase:slow:make", *options, output="out.xyz"):
+    command = [sys.executable, "-m", "comitia.cli", "label", "pool.xyz", "--with", engine, "-o", output, *options]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def finish(process, timeout=60):
+    said, complained = process.communicate(timeout=timeout)
+    return process.returncode, said, complained
+
+
+def lines_in(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def after(journal, n_lines):
+    """Wait until the journal has so many lines."""
+    deadline = time.monotonic() + 60
+    while lines_in(journal) < n_lines:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_at_once_and_it_goes_on(number, folder):
+    journal = folder / "out.xyz.labels"
+    process = start(folder)
+    after(journal, 5)
+    begin = time.monotonic()
+    process.send_signal(number)
+    code, _, complained = finish(process)
+    assert time.monotonic() - begin < 25
+    assert code == 128 + number
+    assert "Traceback" not in complained
+    assert not (folder / "out.xyz").exists()
+    n_before = lines_in(journal) - 1
+    code, said, _ = finish(start(folder))
+    assert code == 0
+    assert f"40 of 40 structures labelled ({n_before} of them before), 0 failed" in said
+    assert not journal.exists()
+
+
+@pytest.mark.long
+def test_killed_again_and_again_it_writes_what_it_would_have_written(folder):
+    rng = np.random.default_rng(3)
+    assert finish(start(folder, output="at_once.xyz"))[0] == 0
+    n_killed = 0
+    while not (folder / "out.xyz").exists():
+        process = start(folder)
+        after_lines = lines_in(folder / "out.xyz.labels") + rng.integers(2, 12)
+        while lines_in(folder / "out.xyz.labels") < after_lines and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        n_killed += process.returncode == -signal.SIGKILL
+    assert finish(start(folder))[0] == 0
+    assert (folder / "out.xyz").read_bytes() == (folder / "at_once.xyz").read_bytes()
+    assert n_killed > 2
+
+
+def test_what_fails_is_named_and_the_exit_code_says_so(folder):
+    code, said, complained = finish(start(folder, "ase:slow:broken", "--json", "report.json"))
+    assert code == 6
+    assert "pool.xyz, frame 0: ase:slow:broken: ZeroDivisionError" in complained
+    assert "and 30 more" in complained
+    assert "0 of 40 structures labelled, 40 failed" in said
+    assert not (folder / "out.xyz").exists()
+    report = json.loads((folder / "report.json").read_text())
+    assert [failure["frame"] for failure in report["failed"]] == list(range(40))
+
+
+def test_species_that_a_model_does_not_know_cost_their_structure_only(folder):
+    small_model().save(folder / "model.safetensors")
+    frames = read(folder / "pool.xyz", ":")[:4]
+    frames[2].symbols[1] = "Xe"
+    write(folder / "pool.xyz", frames, format="extxyz")
+    code, _, complained = finish(start(folder, "model:model.safetensors"))
+    assert code == 3
+    assert "frame 2" in complained
+    assert "Xe" in complained
+    assert len(read(folder / "out.xyz", ":")) == 3
+
+
+@pytest.mark.parametrize("where", ["unix", "tcp"])
+def test_nobody_comes(where, folder):
+    engine = f"unix:{folder / 'door'}" if where == "unix" else "tcp:localhost:0"
+    code, _, complained = finish(start(folder, engine, "--wait", "0.5"))
+    assert code == 4
+    assert "no worker for 0.5 s (none came); start one, or give it more time with --wait" in complained
+    assert not (folder / "door").exists()
+
+
+def test_a_worker_that_hangs_is_late(folder):
+    """SIGSTOP in the middle: within the limit the structure goes to another worker, and nothing is lost."""
+    small_model().save(folder / "model.safetensors")
+    serve = [sys.executable, "-m", "comitia.cli", "serve", "model.safetensors", "--template", "pool.xyz"]
+    serve += ["--threads", "1", "--unix", str(folder / "door"), "--wait", "60"]
+    process = start(folder, f"unix:{folder / 'door'}", "--timeout", "1")
+    first = subprocess.Popen(serve, cwd=folder, stdout=subprocess.DEVNULL)
+    second = None
+    try:
+        after(folder / "out.xyz.labels", 2)
+        os.kill(first.pid, signal.SIGSTOP)
+        second = subprocess.Popen(serve, cwd=folder, stdout=subprocess.DEVNULL)
+        code, said, complained = finish(process)
+    finally:
+        for child in (first, second):
+            if child is not None:
+                child.kill()
+                child.wait()
+    assert code == 0, complained
+    assert "40 of 40 structures labelled" in said
+
+
+def test_the_door_is_in_use(folder):
+    small_model().save(folder / "model.safetensors")
+    other = start(folder, f"unix:{folder / 'door'}", "--wait", "60", output="other.xyz")
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / "door").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        code, _, complained = finish(start(folder, f"unix:{folder / 'door'}"))
+        assert code == 3
+        assert f"in use by process {other.pid}" in complained
+    finally:
+        other.terminate()
+        assert finish(other)[0] == 143
+    assert not (folder / "door").exists()
