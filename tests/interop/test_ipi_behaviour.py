@@ -53,8 +53,9 @@ def i_pi(start):
     return start(sys.executable, "-P", find_ipi(), "-S", "SOCKETS", "nve.xml")
 
 
-def serve(start, *options):
-    where = ("--template", "init.xyz", "--unix", "comitia", "--sockets-prefix", "SOCKETS", "--threads", "1")
+def serve(start, *options, names=("comitia",)):
+    servers = [word for name in names for word in ("--unix", name)]
+    where = ("--template", "init.xyz", *servers, "--sockets-prefix", "SOCKETS", "--threads", "1")
     return start(sys.executable, "-m", "comitia.cli", "serve", "model.safetensors", *where, *options)
 
 
@@ -88,6 +89,26 @@ def test_a_client_that_is_stopped_hands_its_work_to_another(folder):
         assert client.wait(PATIENCE) == 0
 
 
+def test_one_client_serves_several_force_fields(folder):
+    """Half of the potential from each of two sockets, for two beads: one model, the trajectory of one socket."""
+    text = (folder / "nve.xml").read_text().replace("> 1000 </total_steps>", "> 30 </total_steps>")
+    text = text.replace("nbeads='1'", "nbeads='2'")
+    start_at, end = text.index("<ffsocket"), text.index("</ffsocket>") + len("</ffsocket>")
+    one = text[start_at:end]
+    two = one.replace("name='comitia'", "name='other'").replace("> comitia <", "> other <")
+    half = "<force forcefield='comitia' weight='0.5'/> <force forcefield='other' weight='0.5'/>"
+    (folder / "nve.xml").write_text(text.replace(one, one + two).replace("<force forcefield='comitia'/>", half))
+    with programs(folder) as start:
+        server = i_pi(start)
+        client = serve(start, names=["comitia", "other"])
+        assert server.wait(PATIENCE) == 0
+        assert client.wait(PATIENCE) == 0
+    found = np.loadtxt(folder / "nve.out")
+    (folder / "nve.xml").write_text(text)
+    sample(folder / "nve.xml", folder / "model.safetensors", directory=folder / "plain", progress=False)
+    assert_allclose(found, np.loadtxt(folder / "plain" / "nve.out"), rtol=1e-9, atol=1e-12)
+
+
 def as_committee(text):
     """The input with the socket inside a committee of i-PI, and the committee's uncertainty printed."""
     text = text.replace("<ffsocket name='comitia'", "<ffcommittee name='comitia'> <ffsocket name='member'")
@@ -102,7 +123,7 @@ def test_a_committee_of_i_pi_takes_members_forces_and_virials(folder):
     with programs(folder) as start:
         (folder / "nve.xml").write_text(as_committee(text).replace("> comitia </address>", f"> {name} </address>"))
         server = i_pi(start)
-        client = serve(start, "--extras", "committee_force,committee_virial", "--unix", f"/tmp/ipi_{name}")
+        client = serve(start, "--extras", "committee_force,committee_virial", names=[f"/tmp/ipi_{name}"])
         assert server.wait(PATIENCE) == 0
         assert client.wait(PATIENCE) == 0
     members = np.loadtxt(folder / "nve.committee_pot_0")

@@ -14,7 +14,7 @@ from peers import Springs, pair, structures
 from comitia.errors import NumericalError, PeerError, ProtocolError
 from comitia.protocol import client, messages
 from comitia.protocol.boundary import WireResults
-from comitia.protocol.client import serve
+from comitia.protocol.client import Session, serve
 from comitia.protocol.transports import Connection
 from comitia.units import BOHR, HARTREE
 
@@ -34,7 +34,7 @@ class Serving:
     def _run(self):
         with self.connection:
             try:
-                self.served = serve(self.connection, *self.arguments)
+                (self.served,) = serve([Session(self.connection, *self.arguments)])
             except Exception as error:
                 self.error = error
 
@@ -290,3 +290,56 @@ def test_the_log_shows_that_it_lives(monkeypatch, caplog):
         evaluate(Springs(np.zeros((3, 3))), structures(1, 3))
     assert "1 structures" in caplog.text
     assert "meV/atom" in caplog.text
+
+
+def test_several_servers_are_answered_as_they_ask():
+    """One thread, two servers that take turns and then ask at the same time; each ends by itself."""
+    ends = [pair() for _ in range(3)]
+    springs = [Springs(np.full((3, 3), float(number)), stiffness=(1.0,)) for number in range(3)]
+    sessions = [
+        Session(Connection(stream, f"unix:{number}"), springs[number], WireResults(), 3, PERIODIC)
+        for number, (_, stream) in enumerate(ends)
+    ]
+    results = []
+    thread = threading.Thread(target=lambda: results.extend(serve(sessions)))
+    thread.start()
+    request = structures(1, 3)
+    asked = messages.encode_position_data(request), "GETFORCE"
+    for number in (0, 1, 0, 2, 2):
+        ends[number][0].say(*asked)
+        expected = springs[number](request.positions * BOHR, request.cells * BOHR).energies / HARTREE
+        assert_allclose(ends[number][0].read_forces(3).energies, expected, rtol=1e-15)
+    for server, _ in ends:
+        server.say(*asked)
+    for server, _ in ends:
+        server.read_forces(3)
+    for server, _ in ends[:2]:
+        server.say("EXIT")
+    ends[2][0].say(*asked)  # the others have gone
+    ends[2][0].read_forces(3)
+    ends[2][0].stream.close()
+    thread.join(20)
+    assert [(served.reason, served.n_requests) for served in results] == [
+        ("EXIT", 3), ("EXIT", 2), ("end of stream", 4),
+    ]  # fmt: skip
+    for session, (server, _) in zip(sessions, ends, strict=True):
+        server.stream.close()
+        session.connection.close()
+
+
+def test_one_server_that_fails_ends_the_service():
+    """Whoever watches must learn of it; a server that hears nothing any more could wait for ever."""
+    ends = [pair() for _ in range(2)]
+    sessions = [
+        Session(Connection(stream, f"unix:{number}"), Springs(np.zeros((3, 3))), WireResults(), 3, PERIODIC, 0.3)
+        for number, (_, stream) in enumerate(ends)
+    ]
+    ends[0][0].say("HELLO")
+    with pytest.raises(ProtocolError, match="unknown header 'HELLO'"):
+        serve(sessions)
+    sessions[0].client = sessions[1].client.__class__(3)
+    with pytest.raises(PeerError, match=r"unix:\d: the server sent nothing for 0 s"):
+        serve(sessions)
+    for session, (server, _) in zip(sessions, ends, strict=True):
+        server.stream.close()
+        session.connection.close()

@@ -20,7 +20,7 @@ from peers import Springs
 
 from comitia.errors import NumericalError, PeerError, StructureError
 from comitia.protocol.boundary import WireResults
-from comitia.protocol.client import serve
+from comitia.protocol.client import Session, serve
 from comitia.protocol.listeners import listen_tcp, listen_unix
 from comitia.protocol.requests import Answer, Failure, Request
 from comitia.protocol.transports import connect_tcp, connect_unix
@@ -79,7 +79,7 @@ class GoodWorker:
                 if kind == "unix"
                 else connect_tcp("127.0.0.1", int(rest.rsplit(":", 1)[1]), 5) as connection
             ):
-                serve(connection, self._compute, WireResults(), N_ATOMS, (True, True, True))
+                serve([Session(connection, self._compute, WireResults(), N_ATOMS, (True, True, True))])
         except (NumericalError, PeerError) as error:
             self.error = error
 

@@ -25,9 +25,11 @@ def _extras(context, parameter, value):
 @click.command(name="serve", short_help="the force client for i-PI, ASE or any server of the protocol")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--template", required=True, type=click.Path(path_type=Path), help="Structure that gives the species.")
-@click.option("--unix", metavar="NAME", help="Name of the server's unix socket (i-PI's <address>), or a whole path.")
+@click.option(
+    "--unix", "names", metavar="NAME", multiple=True, help="The server's unix socket (i-PI's <address>), or its path."
+)
 @click.option("--host", help="Host of the server; localhost if only --port is given.")
-@click.option("--port", type=int, help="TCP port of the server.")
+@click.option("--port", "ports", type=int, multiple=True, help="TCP port of the server.")
 @click.option(
     "--wait", default=60.0, type=Finite(0), show_default=True, help="Seconds to wait for the server to appear."
 )
@@ -39,17 +41,19 @@ def _extras(context, parameter, value):
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="As i-PI's -S.")
 @click.option("--timeout", type=Finite(1.0), help="Seconds of silence after which the server is lost.")
 def command(
-    model, template, unix, host, port, wait, ready_file, offset, extras, threads, precision, sockets_prefix, timeout
+    model, template, names, host, ports, wait, ready_file, offset, extras, threads, precision, sockets_prefix, timeout
 ):
-    """Compute energies and forces for a server of the i-PI protocol, until it says EXIT.
+    """Compute energies and forces for a server of the i-PI protocol, or for several at once, until they say EXIT.
+
+    Give --unix and --port as often as there are servers, or force fields of one i-PI.
 
     \b
     comitia serve model.safetensors --template init.xyz --unix comitia
     comitia serve model.safetensors --template init.xyz --host localhost --port 31415
     """
-    if (unix is None) == (port is None):
-        raise UsageError("name the server by --unix NAME or by --port P (and --host H), one of them")
-    if unix is not None and host is not None:
+    if not (names or ports):
+        raise UsageError("name the server by --unix NAME or by --port P (and --host H)")
+    if host is not None and not ports:
         raise UsageError("--host belongs to --port; a unix socket has no host")
     # A server that works between two requests, as i-PI does, needs the cores on which waiting threads would spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when the core is loaded
@@ -62,26 +66,29 @@ def command(
     from comitia.protocol.service import ForceService
     from comitia.threads import default_threads
 
-    if unix is not None:
-        path = transports.unix_address(unix if unix.startswith("/") else f"{sockets_prefix}{unix}")
-        address, connect = f"unix:{path}", partial(transports.connect_unix, path)
-    else:
-        host = host or "localhost"
-        address, connect = f"tcp:{host}:{port}", partial(transports.connect_tcp, host, port)
+    paths = [transports.unix_address(name if name.startswith("/") else f"{sockets_prefix}{name}") for name in names]
+    host = host or "localhost"
+    servers = {f"unix:{path}": partial(transports.connect_unix, path) for path in paths}
+    servers |= {f"tcp:{host}:{port}": partial(transports.connect_tcp, host, port) for port in ports}
+    if len(servers) < len(names) + len(ports):
+        raise UsageError("a server is named twice; name each once")
     potential = comitia.load(model, precision)
     atoms = read_initial_structure(template, potential.species)
     service = ForceService(potential, atoms, n_threads=threads, subtract_reference=offset == "e0", extras=extras)
     line = (
         f"ready: model {model} (sha256 {file_hash(model)[:12]}, "
         f"{potential.n_members} members, {precision}), {atoms.get_chemical_formula()}, "
-        f"pbc {''.join('T' if p else 'F' for p in atoms.pbc)}, {threads or default_threads()} threads, server {address}"
+        f"pbc {''.join('T' if p else 'F' for p in atoms.pbc)}, {threads or default_threads()} threads, "
+        f"server {', '.join(servers)}"
     )
     click.echo(line)
     if ready_file is not None:
         write_atomic(ready_file, line + "\n")
-    with connect(wait) as connection:
-        served = service.serve(connection, silence=timeout)
-    click.echo(
-        f"ended by {served.reason}: {served.n_structures} structures in {served.n_requests} requests, "
-        f"{served.seconds:.1f} s, of which {served.seconds_computing:.1f} s computing"
-    )
+    with transports.connections(servers.values(), wait) as connections:
+        ended = service.serve(connections, silence=timeout)
+    for address, served in zip(servers, ended, strict=True):
+        which = f"{address} " if len(servers) > 1 else ""
+        click.echo(
+            f"{which}ended by {served.reason}: {served.n_structures} structures in {served.n_requests} requests, "
+            f"{served.seconds:.1f} s, of which {served.seconds_computing:.1f} s computing"
+        )

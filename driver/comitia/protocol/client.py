@@ -1,4 +1,4 @@
-"""The loop of a force client: a connection, a table of states and a function that computes."""
+"""The loop of a force client: connections, a table of states for each, and functions that compute."""
 
 import logging
 import time
@@ -9,6 +9,7 @@ import numpy as np
 from comitia.errors import PeerError
 from comitia.protocol.boundary import WireStructures
 from comitia.protocol.states import Closed, Evaluate, ForceClient, Send
+from comitia.protocol.transports import readable
 
 log = logging.getLogger(__name__)
 
@@ -37,26 +38,8 @@ class Served:
     reason: str = ""
 
 
-class _Heartbeat:
-    def __init__(self, served):
-        self.served = served
-        self.last = time.monotonic()
-        self.before = 0
-
-    def beat(self, energies, uncertainties, n_atoms):
-        now = time.monotonic()
-        if now - self.last < HEARTBEAT:
-            return
-        rate = (self.served.n_structures - self.before) / (now - self.last)
-        sigma = ""
-        if uncertainties is not None:
-            sigma = f"  sigma_E {1e3 * float(np.max(uncertainties)) / max(n_atoms, 1):.2f} meV/atom"
-        log.info("%d structures  %.1f per s  E %.3f eV%s", self.served.n_structures, rate, np.mean(energies), sigma)
-        self.last, self.before = now, self.served.n_structures
-
-
-def serve(connection, compute, results, n_atoms, pbc, silence=None, species=None):
-    """Answer a server until it says EXIT or closes the connection.
+class Session:
+    """One server, and what is computed for it.
 
     Parameters
     ----------
@@ -70,64 +53,118 @@ def serve(connection, compute, results, n_atoms, pbc, silence=None, species=None
     silence : float or None, s to wait for the next message in any state; default by state, a day where the server
         is busy with its own work
     species : str or None, the atoms in their order, compared with those of a server that says which it has
+    """
+
+    def __init__(self, connection, compute, results, n_atoms, pbc, silence=None, species=None):
+        self.connection, self.compute, self.results, self.silence = connection, compute, results, silence
+        self.client, self.structures = ForceClient(n_atoms, species), WireStructures(pbc)
+        self.served = Served()
+        self._begin = self._heard = self._beaten = time.monotonic()
+        self._n_beaten = 0
+
+    @property
+    def ended(self):
+        """Whether the server said EXIT or closed its end in order."""
+        return bool(self.served.reason)
+
+    @property
+    def deadline(self):
+        """The moment at which a server that says nothing until then is lost."""
+        return self._heard + self._patience()[0]
+
+    def _patience(self):
+        if self.client.inside_message:
+            return MESSAGE_TIMEOUT, "stopped inside a message"
+        return self.silence or SILENCE_TIMEOUT[self.client.state], "sent nothing"
+
+    def advance(self):
+        """Send and compute until the server is to be heard again."""
+        while (event := self.client.next_event()) is not None:
+            if isinstance(event, Closed):
+                return self._end(event.reason)
+            if isinstance(event, Evaluate):
+                self._evaluate(event)
+            elif isinstance(event, Send) and not _send(self.connection, self.client, event.payload):
+                return self._end("EXIT")
+        self._heard = time.monotonic()
+        return None
+
+    def receive(self):
+        """Feed the client with what has arrived."""
+        received = self.connection.receive(0.0)
+        if received:
+            self.client.feed(received)
+        else:
+            self.client.end_of_stream()
+
+    def check_late(self, now):
+        """Raise PeerError where the server has been silent for too long."""
+        timeout, what = self._patience()
+        if now - self._heard >= timeout:
+            raise PeerError(
+                f"{self.connection.address}: the server {what} for {timeout:.0f} s (state {self.client.state}); "
+                "see whether it still runs"
+            )
+
+    def _evaluate(self, event):
+        start = time.monotonic()
+        positions, cells = self.structures(event)
+        predictions = self.compute(positions, cells)
+        self.client.answer(*self.results(predictions))
+        self.served.seconds_computing += time.monotonic() - start
+        self.served.n_requests += 1
+        self.served.n_structures += len(positions)
+        self._beat(predictions, positions.shape[1])
+
+    def _end(self, reason):
+        self.served.reason, self.served.seconds = reason, time.monotonic() - self._begin
+
+    def _beat(self, predictions, n_atoms):
+        """A line in the log from time to time."""
+        now, n_structures = time.monotonic(), self.served.n_structures
+        if now - self._beaten < HEARTBEAT:
+            return
+        rate = (n_structures - self._n_beaten) / (now - self._beaten)
+        sigma = ""
+        if predictions.energy_uncertainties is not None:
+            per_atom = 1e3 * float(np.max(predictions.energy_uncertainties)) / max(n_atoms, 1)
+            sigma = f"  sigma_E {per_atom:.2f} meV/atom"
+        log.info("%d structures  %.1f per s  E %.3f eV%s", n_structures, rate, np.mean(predictions.energies), sigma)
+        self._beaten, self._n_beaten = now, n_structures
+
+
+def serve(sessions):
+    """Answer servers, each as it asks, until every one has said EXIT or closed its connection.
+
+    Parameters
+    ----------
+    sessions : list of Session
 
     Returns
     -------
-    Served
+    list of Served
 
     Raises
     ------
     PeerError, ProtocolError
-        if the server is lost, silent, or does not speak the protocol.
+        if a server is lost, silent, or does not speak the protocol.
     NumericalError
         if a number that is not finite arrived or was computed; nothing of that result has been sent.
     """
-    client, structures = ForceClient(n_atoms, species), WireStructures(pbc)
-    served = Served()
-    heartbeat = _Heartbeat(served)
-    begin = time.monotonic()
-    while True:
-        event = client.next_event()
-        if isinstance(event, Closed):
-            served.reason = event.reason
-            served.seconds = time.monotonic() - begin
-            return served
-        if isinstance(event, Send):
-            if _send(connection, client, event.payload):
-                continue
-            served.reason = "EXIT"
-            served.seconds = time.monotonic() - begin
-            return served
-        if isinstance(event, Evaluate):
-            start = time.monotonic()
-            positions, cells = structures(event)
-            predictions = compute(positions, cells)
-            client.answer(*results(predictions))
-            served.seconds_computing += time.monotonic() - start
-            served.n_requests += 1
-            served.n_structures += len(positions)
-            heartbeat.beat(predictions.energies, predictions.energy_uncertainties, n_atoms)
-            continue
-        _receive(connection, client, silence)
-
-
-def _receive(connection, client, silence):
-    """Feed the client with what arrives next, within the deadline of its state."""
-    if client.inside_message:
-        timeout, what = MESSAGE_TIMEOUT, "stopped inside a message"
-    else:
-        timeout, what = silence or SILENCE_TIMEOUT[client.state], "sent nothing"
-    try:
-        received = connection.receive(timeout)
-    except TimeoutError as error:
-        raise PeerError(
-            f"{connection.address}: the server {what} for {timeout:.0f} s (state {client.state}); "
-            "see whether it still runs"
-        ) from error
-    if received:
-        client.feed(received)
-    else:
-        client.end_of_stream()
+    for session in sessions:
+        session.advance()
+    while active := [session for session in sessions if not session.ended]:
+        left = min(session.deadline for session in active) - time.monotonic()
+        ready = readable([session.connection for session in active], max(0.0, left))
+        for session in active:
+            if session.connection in ready:
+                session.receive()
+                session.advance()
+        now = time.monotonic()
+        for session in active:
+            if session.connection not in ready and not session.ended:
+                session.check_late(now)
+    return [session.served for session in sessions]
 
 
 def _send(connection, client, payload):

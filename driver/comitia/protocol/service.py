@@ -1,17 +1,17 @@
-"""A potential as a force client: one model, one set of atoms, one server."""
+"""A potential as a force client: one model, one set of atoms, any number of servers."""
 
 import logging
 from functools import partial
 
 from comitia.errors import ModelError
 from comitia.protocol.boundary import WireResults
-from comitia.protocol.client import serve
+from comitia.protocol.client import Session, serve
 
 log = logging.getLogger(__name__)
 
 
 class ForceService:
-    """Serves a potential to one server at a time.
+    """Serves a potential to servers, one after the other or several at once.
 
     Parameters
     ----------
@@ -32,9 +32,16 @@ class ForceService:
         if subtract_reference:
             log.info("energies are sent minus the sum of the reference energies, %.17g eV", offset)
         self._results = WireResults(offset, extras)
-        evaluator = potential.evaluator(atoms.numbers, atoms.pbc, n_threads=n_threads)
-        self._compute = partial(evaluator.compute, members=True) if extras else evaluator.compute
+        self._evaluator = partial(potential.evaluator, atoms.numbers, atoms.pbc, n_threads)
+        self._members = bool(extras)
 
-    def serve(self, connection, silence=None):
-        """Answer the server until it is done; see `comitia.protocol.client.serve`."""
-        return serve(connection, self._compute, self._results, self.n_atoms, self.pbc, silence, self._species)
+    def serve(self, connections, silence=None):
+        """Answer the servers until each is done: a list of `comitia.protocol.client.Served`.
+
+        Each has neighbour lists of its own; one of them is computed for at a time, with all threads.
+        """
+        return serve([self._session(connection, silence) for connection in connections])
+
+    def _session(self, connection, silence):
+        compute = partial(self._evaluator().compute, members=self._members)
+        return Session(connection, compute, self._results, self.n_atoms, self.pbc, silence, self._species)

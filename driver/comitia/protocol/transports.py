@@ -1,5 +1,6 @@
 """Streams to a server: unix and TCP sockets, connected with patience and left in order."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -27,6 +28,15 @@ def _readable(stream, timeout):
     return bool(poll.poll(None if timeout is None else 1e3 * timeout))
 
 
+def readable(connections, timeout):
+    """Those of `connections` that have bytes, or their end, to read within `timeout` seconds; at least one, or none."""
+    poll = select.poll()
+    by_descriptor = {connection.fileno(): connection for connection in connections}
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    return [by_descriptor[descriptor] for descriptor, _ in poll.poll(1e3 * timeout)]
+
+
 class Connection:
     """A connected stream socket.
 
@@ -46,6 +56,10 @@ class Connection:
 
     def __exit__(self, *exception):
         self.close()
+
+    def fileno(self):
+        """For polling."""
+        return self._stream.fileno()
 
     def receive(self, timeout):
         """The bytes that arrive next, at least one; b"" when the server closed its end.
@@ -96,17 +110,26 @@ class Connection:
         except OSError as error:
             raise PeerError(f"{self.address}: the server is gone ({error.strerror or error})") from error
 
-    def close(self):
+    def leave(self):
+        """Tell the server that nothing more will come."""
+        with contextlib.suppress(OSError):  # it may be gone
+            self._stream.shutdown(socket.SHUT_WR)
+
+    def close(self, deadline=None):
         """Leave in order: end our direction, read what the server still sends, then close.
 
         A socket that is closed with unread bytes resets the connection, and a server that is reset in the middle of
         a force call may wait for ever; after an end of stream it gives the work to another client.
+
+        Parameters
+        ----------
+        deadline : float or None, moment until which the server may take to notice
         """
         if self._stream.fileno() < 0:
             return
-        deadline = time.monotonic() + DRAIN_TIMEOUT
+        deadline = deadline or time.monotonic() + DRAIN_TIMEOUT
         try:
-            self._stream.shutdown(socket.SHUT_WR)
+            self.leave()
             while (left := deadline - time.monotonic()) > 0:
                 if not _readable(self._stream, left) or not self._stream.recv(CHUNK):
                     break
@@ -114,6 +137,28 @@ class Connection:
             log.debug("%s: while closing: %s", self.address, error)
         finally:
             self._stream.close()
+
+
+@contextlib.contextmanager
+def connections(connect_functions, wait):
+    """Connections to several servers, each waited for; left in order at the end, all within one time limit.
+
+    Parameters
+    ----------
+    connect_functions : functions of the seconds to wait, such as `connect_unix` with its path
+    wait : float, s
+    """
+    found = []
+    try:
+        deadline = time.monotonic() + wait
+        found.extend(connect(max(0.0, deadline - time.monotonic())) for connect in connect_functions)
+        yield found
+    finally:
+        for connection in found:
+            connection.leave()
+        deadline = time.monotonic() + DRAIN_TIMEOUT
+        for connection in found:
+            connection.close(deadline)
 
 
 def unix_address(path):
@@ -176,7 +221,7 @@ def _patiently(connect, address, wait):
         left = deadline - time.monotonic()
         if left <= 0:
             raise PeerError(
-                f"{address}: no server within {wait:g} s ({reason.strerror or reason}); "
+                f"{address}: no server within {wait:.3g} s ({reason.strerror or reason}); "
                 "start the server, or give it more time with --wait"
             ) from reason
         time.sleep(min(pause, left))
