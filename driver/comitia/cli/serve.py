@@ -1,5 +1,6 @@
 """`comitia serve`: the force client."""
 
+import contextlib
 import logging
 import os
 from functools import partial
@@ -22,6 +23,19 @@ def _extras(context, parameter, value):
     return [name for name in names if name in ON_REQUEST]
 
 
+def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, collect):
+    """What compares uncertainties with thresholds, or None."""
+    from comitia.engines.guards import UncertaintyGuard
+
+    thresholds = energy_threshold, force_threshold
+    if (on_uncertainty is None) != (thresholds == (None, None)):
+        raise UsageError("--on-uncertainty and a threshold (--energy-threshold, --force-threshold) belong together")
+    if on_uncertainty is None:
+        return None
+    uncertainty = getattr(potential, "force_uncertainty", None)
+    return UncertaintyGuard(on_uncertainty, atoms, *thresholds, path=collect, force_uncertainty=uncertainty)
+
+
 @click.command(name="serve", short_help="the force client for i-PI, ASE or any server of the protocol")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--template", required=True, type=click.Path(path_type=Path), help="Structure that gives the species.")
@@ -40,10 +54,18 @@ def _extras(context, parameter, value):
 @precision_option
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="As i-PI's -S.")
 @click.option("--timeout", type=Finite(1.0), help="Seconds of silence after which the server is lost.")
+@click.option("--on-uncertainty", type=click.Choice(["warn", "collect", "stop"]), help="What to do above a threshold.")
+@click.option("--energy-threshold", metavar="EV/ATOM", type=Finite(0), help="For the uncertainty of the energy.")
+@click.option("--force-threshold", metavar="EV/Å", type=Finite(0), help="For that of the force on any atom (costly).")
+@click.option("--collect", default="extrapolation.xyz", show_default=True, help="Where collected frames are appended.")
+@click.option("--failed", default="failed.xyz", show_default=True, help="Where a structure goes that is not finite.")
 def command(
-    model, template, names, host, ports, wait, ready_file, offset, extras, threads, precision, sockets_prefix, timeout
-):
+    model, template, names, host, ports, wait, ready_file, offset, extras, threads, precision, sockets_prefix, timeout,
+    failed, **guards,
+):  # fmt: skip
     """Compute energies and forces for a server of the i-PI protocol, or for several at once, until they say EXIT.
+
+    MODEL may be a POTENTIAL.yaml that composes models, ASE calculators and workers; see inputs/potential.yaml.
 
     Give --unix and --port as often as there are servers, or force fields of one i-PI.
 
@@ -60,6 +82,7 @@ def command(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
 
     import comitia
+    from comitia.engines.guards import save_failed
     from comitia.engines.ipi_structure import read_initial_structure
     from comitia.files import file_hash, write_atomic
     from comitia.protocol import transports
@@ -72,9 +95,17 @@ def command(
     servers |= {f"tcp:{host}:{port}": partial(transports.connect_tcp, host, port) for port in ports}
     if len(servers) < len(names) + len(ports):
         raise UsageError("a server is named twice; name each once")
-    potential = comitia.load(model, precision)
+    if model.suffix in (".yaml", ".yml"):
+        from comitia.engines.composed import load_composed
+
+        potential = load_composed(model, precision)
+    else:
+        potential = comitia.load(model, precision)
     atoms = read_initial_structure(template, potential.species)
-    service = ForceService(potential, atoms, n_threads=threads, subtract_reference=offset == "e0", extras=extras)
+    service = ForceService(
+        potential, atoms, n_threads=threads, subtract_reference=offset == "e0", extras=extras,
+        guard=_guard(potential, atoms, **guards), keep_failed=partial(save_failed, failed, atoms),
+    )  # fmt: skip
     line = (
         f"ready: model {model} (sha256 {file_hash(model)[:12]}, "
         f"{potential.n_members} members, {precision}), {atoms.get_chemical_formula()}, "
@@ -84,7 +115,9 @@ def command(
     click.echo(line)
     if ready_file is not None:
         write_atomic(ready_file, line + "\n")
-    with transports.connections(servers.values(), wait) as connections:
+    with contextlib.ExitStack() as stack:
+        stack.callback(getattr(potential, "close", lambda: None))
+        connections = stack.enter_context(transports.connections(servers.values(), wait))
         ended = service.serve(connections, silence=timeout)
     for address, served in zip(servers, ended, strict=True):
         which = f"{address} " if len(servers) > 1 else ""

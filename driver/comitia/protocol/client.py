@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comitia.errors import PeerError
+from comitia.errors import NumericalError, PeerError
 from comitia.protocol.boundary import WireStructures
 from comitia.protocol.states import Closed, Evaluate, ForceClient, Send
 from comitia.protocol.transports import readable
+from comitia.units import BOHR
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,15 @@ class Session:
     silence : float or None, s to wait for the next message in any state; default by state, a day where the server
         is busy with its own work
     species : str or None, the atoms in their order, compared with those of a server that says which it has
+    keep_failed : function of positions (B, n_atoms, 3) and cells (B, 3, 3), Å, and the error, called for a number that
+        is not finite; it returns a sentence that says where the structures are; or None
     """
 
-    def __init__(self, connection, compute, results, n_atoms, pbc, silence=None, species=None):
+    def __init__(self, connection, compute, results, n_atoms, pbc, silence=None, species=None, keep_failed=None):
         self.connection, self.compute, self.results, self.silence = connection, compute, results, silence
         self.client, self.structures = ForceClient(n_atoms, species), WireStructures(pbc)
         self.served = Served()
+        self._keep_failed = keep_failed
         self._begin = self._heard = self._beaten = time.monotonic()
         self._n_beaten = 0
 
@@ -108,9 +112,15 @@ class Session:
 
     def _evaluate(self, event):
         start = time.monotonic()
-        positions, cells = self.structures(event)
-        predictions = self.compute(positions, cells)
-        self.client.answer(*self.results(predictions))
+        try:
+            positions, cells = self.structures(event)
+            predictions = self.compute(positions, cells)
+            self.client.answer(*self.results(predictions))
+        except NumericalError as error:
+            if self._keep_failed is None:
+                raise
+            kept = self._keep_failed(event.positions * BOHR, event.cells.transpose(0, 2, 1) * BOHR, error)
+            raise NumericalError(f"{error}; {kept}") from error
         self.served.seconds_computing += time.monotonic() - start
         self.served.n_requests += 1
         self.served.n_structures += len(positions)

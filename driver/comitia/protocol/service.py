@@ -20,9 +20,15 @@ class ForceService:
     n_threads : int or None, None for all cores
     subtract_reference : bool, send energies without the sum of the reference energies of the atoms
     extras : names among `committee_force` and `committee_virial`, sent besides `committee_pot`
+    guard : function of positions, cells and predictions, called before anything is sent, which may raise; its
+        `members` says whether it needs the forces of all members; or None
+    keep_failed : function of positions, cells and the error for a number that is not finite, to a sentence that says
+        where the structures are; or None
     """
 
-    def __init__(self, potential, atoms, *, n_threads=None, subtract_reference=False, extras=()):
+    def __init__(
+        self, potential, atoms, *, n_threads=None, subtract_reference=False, extras=(), guard=None, keep_failed=None
+    ):
         if extras and potential.n_members < 2:
             raise ModelError(f"the model has one member, so there is no {extras[0]} to send; leave out --extras")
         self.pbc = atoms.pbc
@@ -31,9 +37,10 @@ class ForceService:
         offset = potential.reference_energy(atoms.numbers) if subtract_reference else 0.0
         if subtract_reference:
             log.info("energies are sent minus the sum of the reference energies, %.17g eV", offset)
-        self._results = WireResults(offset, extras)
+        self._results = WireResults(offset, extras, getattr(potential, "drives_with_mean", True))
         self._evaluator = partial(potential.evaluator, atoms.numbers, atoms.pbc, n_threads)
-        self._members = bool(extras)
+        self._guard, self._keep_failed = guard, keep_failed
+        self._members = bool(extras) or (guard is not None and guard.members)
 
     def serve(self, connections, silence=None):
         """Answer the servers until each is done: a list of `comitia.protocol.client.Served`.
@@ -44,4 +51,20 @@ class ForceService:
 
     def _session(self, connection, silence):
         compute = partial(self._evaluator().compute, members=self._members)
-        return Session(connection, compute, self._results, self.n_atoms, self.pbc, silence, self._species)
+        return Session(
+            connection,
+            partial(self._guarded, compute),
+            self._results,
+            self.n_atoms,
+            self.pbc,
+            silence,
+            self._species,
+            self._keep_failed,
+        )
+
+    def _guarded(self, compute, positions, cells):
+        """Predictions that the guard has let pass."""
+        predictions = compute(positions, cells)
+        if self._guard is not None:
+            self._guard(positions, cells, predictions)
+        return predictions
