@@ -146,7 +146,7 @@ def test_what_fails_is_reported_and_tried_again(tmp_path, monkeypatch):
     assert isinstance(report["error"], EngineError)
     assert report["error"].exit_code == 6
     assert "RuntimeError: not converged" in report["failed"][0]["error"]
-    assert "the forces is not finite" in report["failed"][1]["error"]
+    assert "the force is not finite" in report["failed"][1]["error"]
     assert [atoms.info["number"] for atoms in read("out.xyz", ":")] == [0, 3, 4]
     (tmp_path / "mood").write_text("good")
     report = label_file("in.xyz", "ase:moody:make", "out.xyz", progress=False)
@@ -190,10 +190,10 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
         ("vasp:x", "is no engine; give model:F"),
         ("unix:", "is no engine"),
         ("model", "is no engine"),
-        ("ase:nowhere", "ase:MODULE:FACTORY"),
+        ("ase:nowhere", "as MODULE:FACTORY"),
         ("ase:nowhere:make", "cannot be made \\(ModuleNotFoundError"),
         ("ase:json:nothing", "cannot be made \\(AttributeError"),
-        ("tcp:31415", "give a host and a port"),
+        ("tcp:31415", "give unix:NAME, or a host and a port"),
         ("tcp:0.0.0.0:0", "--allow-remote"),
         ("lammps:nowhere", "there is no such file"),
         ("model:nowhere.safetensors", "nowhere.safetensors"),

@@ -1,12 +1,10 @@
 """What computes energies and forces for structures: a model, an ASE calculator, workers of the protocol, LAMMPS."""
 
 import contextlib
-import importlib
 import itertools
 import logging
 import os
 import secrets
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 
 from comitia.engines.lammps import find_program
 from comitia.engines.processes import Child, stop_all
+from comitia.engines.sources import calculated, make_calculator
 from comitia.errors import ComitiaError, EngineError, SettingsError, StructureError
 from comitia.protocol.listeners import listen_tcp, listen_unix
 from comitia.protocol.requests import Failure, Request
@@ -102,49 +101,19 @@ class CalculatorEngine:
     """An ASE calculator, made by the function FACTORY of the module MODULE."""
 
     def __init__(self, specification, options):
-        module, separator, factory = specification.partition(":")
-        if not (module and separator and factory):
-            raise SettingsError(f"ase:{specification}: give a module and a function in it, as ase:MODULE:FACTORY")
         self.identity = {}
         self._name = f"ase:{specification}"
-        sys.path.insert(0, os.getcwd())  # the user's module is beside the user's data
-        try:
-            self._factory = getattr(importlib.import_module(module), factory)
-            self._calculator = self._factory()
-        except Exception as error:  # whatever a module of the user raises
-            raise SettingsError(
-                f"{self._name}: cannot be made ({type(error).__name__}: {error}); correct it"
-            ) from error
-        finally:
-            sys.path.remove(os.getcwd())
+        self._make = lambda: make_calculator(specification, {}, Path.cwd())  # the user's module is beside the data
+        self._calculator = self._make()
 
     def labels(self, frames):
         """As `ModelEngine.labels`."""
         for number, atoms in frames:
             try:
-                yield number, self._label(atoms)
+                yield number, Label(*calculated(self._calculator, atoms.copy(), self._name))
             except ComitiaError as error:
                 yield number, Failure(error)
-            except Exception as error:  # whatever a calculator raises
-                yield number, Failure(EngineError(f"{self._name}: {type(error).__name__}: {error}"))
-                self._calculator = self._factory()  # this one may be in any state
-
-    def _label(self, atoms):
-        from ase.calculators.calculator import PropertyNotImplementedError
-
-        atoms = atoms.copy()
-        atoms.calc = self._calculator
-        energy, virial = float(atoms.get_potential_energy()), None
-        forces = np.array(atoms.get_forces(apply_constraint=False))
-        if atoms.cell.rank == 3:
-            with contextlib.suppress(PropertyNotImplementedError):
-                virial = -atoms.cell.volume * atoms.get_stress(voigt=False, apply_constraint=False)
-        if forces.shape != (len(atoms), 3):
-            raise EngineError(f"{self._name}: forces have shape {forces.shape}, there are {len(atoms)} atoms")
-        for quantity, value in (("energy", energy), ("forces", forces), ("virial", virial)):
-            if value is not None and not np.isfinite(value).all():
-                raise EngineError(f"{self._name}: the {quantity} is not finite")
-        return Label(energy, forces, virial)
+                self._calculator = self._make()  # this one may be in any state
 
 
 class WorkerEngine:
@@ -308,9 +277,21 @@ def open_engine(specification, options=None):
 def _listening(kind, rest, options):
     if kind == "lammps":
         return LammpsEngine(rest, options)
-    if kind == "unix":
-        return WorkerEngine([listen_unix(rest if rest.startswith("/") else options.sockets_prefix + rest)], options)
+    return WorkerEngine([listen(f"{kind}:{rest}", options)], options)
+
+
+def listen(address, options):
+    """The listener that `unix:NAME` or `tcp:HOST:PORT` names.
+
+    Raises
+    ------
+    SettingsError
+        if it cannot be made.
+    """
+    kind, _, rest = address.partition(":")
+    if kind == "unix" and rest:
+        return listen_unix(rest if rest.startswith("/") else options.sockets_prefix + rest)
     host, separator, port = rest.rpartition(":")
-    if not separator or not port.isdigit():
-        raise SettingsError(f"tcp:{rest}: give a host and a port, as tcp:localhost:31415")
-    return WorkerEngine([listen_tcp(host, int(port), options.allow_remote)], options)
+    if kind != "tcp" or not separator or not port.isdigit():
+        raise SettingsError(f"{address}: give unix:NAME, or a host and a port as tcp:localhost:31415")
+    return listen_tcp(host, int(port), options.allow_remote)

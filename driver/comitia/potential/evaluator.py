@@ -193,6 +193,43 @@ class Evaluator:
             gradients, found.get("uncertainty_virials"),
         )  # fmt: skip
 
+    def combined(self, positions, cells, choose):
+        """A combination of the members that depends on their energies: these first, then one reverse pass for it.
+
+        Parameters
+        ----------
+        positions, cells : as `compute`
+        choose : function of the energies of the calibrated members (n_structures, n_members), eV, to a
+            `comitia.potential.mixing.Combination`
+
+        Returns
+        -------
+        Combination, forces (n_structures, n_atoms, 3) eV/Å, virials (n_structures, 3, 3) eV
+
+        Raises
+        ------
+        ModelError
+            for a potential with a repulsive core or one member.
+        NumericalError
+            for an input or a result that is not finite, naming the atom.
+        """
+        potential = self.potential
+        if potential.core is not None or potential.n_members < 2:
+            raise ModelError("only a committee without a repulsive core can be combined by its energies")
+        batch, n = self.batch(positions, cells), len(positions)
+        sums = keep(potential.kernel, batch, self.n_threads)
+        flat = sums.reshape(n, -1)
+        members = members_of(flat, potential.deviations, flat @ potential.mean_weights.ravel() + self._e0)
+        combination = choose(members)
+        scale = combination.coefficients.sum(axis=1)
+        weights = scale[:, None] * potential.mean_weights.ravel() + combination.coefficients @ potential.deviations
+        found = combine(potential.kernel, batch, weights.reshape(n, 1, *potential.mean_weights.shape), np.zeros(1))
+        forces, virials = found["forces"][0], found["virials"][0]
+        energies = found["atomic_energies"][0]
+        finite = bool(np.isfinite(energies.sum()) and np.isfinite(forces.sum()))
+        refuse_non_finite({"atomic_energies": energies, "forces": forces, "finite": finite}, [self.n_atoms] * n)
+        return combination, forces.reshape(n, self.n_atoms, 3), virials
+
     def member_directional(self, positions, cells, directions):
         """Forces of every calibrated member along directions: sum over atoms of f_k . d.
 

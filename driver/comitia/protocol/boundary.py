@@ -97,23 +97,25 @@ class WireResults:
     offset : float, eV, subtracted from every energy that is sent (`serve --offset`)
     extras : names among `committee_force` and `committee_virial`, sent besides `committee_pot` and
         `committee_uncertainty`
+    mean : bool, whether the energy is the mean of the members; otherwise what drives has its own
     """
 
-    def __init__(self, offset=0.0, extras=()):
-        self.offset = offset
+    def __init__(self, offset=0.0, extras=(), mean=True):
+        self.offset, self.mean = offset, mean
         self.extras = tuple(extras)
 
     def __call__(self, predictions):
         """Energies, forces, virials and extras in hartree and bohr.
 
-        The energy sent is the mean of `committee_pot` as it is sent, so that i-PI, which takes one or the other,
-        always drives with the same number.
+        Where the mean of the members drives, the energy sent is the mean of `committee_pot` as it is sent, so that
+        i-PI, which takes one or the other, always drives with the same number.
 
         Parameters
         ----------
         predictions : with energies (B,) eV, forces (B, n_atoms, 3) eV/Å, virials (B, 3, 3) eV,
             member_energies (B, M) eV and energy_uncertainties (B,) eV, or None for both; where `extras` asks,
-            member_forces (B, M, n_atoms, 3) eV/Å, member_virials (B, M, 3, 3) eV
+            member_forces (B, M, n_atoms, 3) eV/Å, member_virials (B, M, 3, 3) eV; with a baseline besides
+            mixing (B,) and baseline_energies (B,) eV
         """
         check_finite("the energy computed", predictions.energies, ("structure",))
         energies = (np.asarray(predictions.energies) - self.offset) / HARTREE
@@ -133,7 +135,12 @@ class WireResults:
             _add(content, "committee_force", np.asarray(predictions.member_forces) * (BOHR / HARTREE))
         if "committee_virial" in self.extras:
             _add(content, "committee_virial", np.swapaxes(predictions.member_virials, 2, 3) / HARTREE)
-        return members.mean(axis=1), forces, virials, [json.dumps(entry, allow_nan=False) for entry in content]
+        if getattr(predictions, "mixing", None) is not None:
+            baselines = np.asarray(predictions.baseline_energies) / HARTREE
+            for entry, weight, baseline in zip(content, predictions.mixing, baselines, strict=True):
+                entry |= {"wb_mixing": float(weight), "baseline_pot": float(baseline)}
+        energies = members.mean(axis=1) if self.mean else energies
+        return energies, forces, virials, [json.dumps(entry, allow_nan=False) for entry in content]
 
 
 def _add(content, name, values):

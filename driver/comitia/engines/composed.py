@@ -1,0 +1,237 @@
+"""A potential composed of others: members of any kind, a baseline, and what of it drives."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from comitia.engines.sources import open_source
+from comitia.errors import ModelError, SettingsError
+from comitia.potential.mixing import combine_members
+from comitia.settings import load
+
+
+class Source(msgspec.Struct, forbid_unknown_fields=True):
+    """One potential: a comitia model, an ASE calculator with its arguments, or workers that connect to a socket."""
+
+    model: str | None = None
+    calculator: str | None = None
+    arguments: dict = {}
+    workers: str | None = None
+
+
+class PotentialSettings(msgspec.Struct, forbid_unknown_fields=True):
+    """POTENTIAL.yaml.
+
+    Attributes
+    ----------
+    members : list of Source, each one member
+    committee : str, a comitia model whose members are the committee, instead of `members`
+    weights : list of float, of the members in their mean; equal by default
+    alpha : float, rescaling of the members about their mean
+    baseline : Source that the committee corrects; its error in total energy is `baseline_uncertainty`, eV
+    drive : "mean", or the index of the member whose forces are sent
+    """
+
+    members: list[Source] = []
+    committee: str | None = None
+    weights: list[float] | None = None
+    alpha: float = 1.0
+    baseline: Source | None = None
+    baseline_uncertainty: float | None = None
+    drive: str | int = "mean"
+
+
+@dataclass(frozen=True)
+class ComposedPredictions:
+    """What a composed potential says of a batch of structures; eV and Å. As `comitia.potential.evaluator.Predictions`.
+
+    Attributes
+    ----------
+    energies, forces, virials : of what drives, baseline included
+    member_energies : (n_structures, n_members), of the corrections where there is a baseline
+    mixing : (n_structures,) weight of the corrections, and `baseline_energies`, eV; None without a baseline
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray
+    virials: np.ndarray
+    member_energies: np.ndarray | None
+    energy_uncertainties: np.ndarray | None
+    member_forces: np.ndarray | None = None
+    member_virials: np.ndarray | None = None
+    mixing: np.ndarray | None = None
+    baseline_energies: np.ndarray | None = None
+
+
+class ComposedPotential:
+    """Members, a baseline, and what of it drives; serves as a `comitia.Potential` does.
+
+    Parameters
+    ----------
+    sources : list of objects with `evaluator(numbers, pbc, n_threads)`; a single committee or one for each member
+    settings : PotentialSettings
+    baseline : such an object, or None
+    """
+
+    def __init__(self, sources, settings, baseline=None):
+        self.sources, self.settings, self.baseline = sources, settings, baseline
+        self.committee = sources[0] if settings.committee is not None else None
+        self.n_members = self.committee.n_members if self.committee else len(sources)
+        self.weights = None
+        _check(settings, self.n_members, baseline is not None)
+        if settings.weights is not None:
+            self.weights = np.array(settings.weights) / np.sum(settings.weights)
+        if baseline is not None:
+            for source in sources:
+                _refuse_total_energies(source)
+
+    @property
+    def drives_with_mean(self):
+        """Whether the energy is the plain mean of the members, as i-PI's committees take it to be."""
+        return self.settings.drive == "mean" and self.baseline is None and self.weights is None
+
+    @property
+    def species(self):
+        """Atomic numbers that all the models know; None where there is no model."""
+        known = [set(s.species) for s in (*self.sources, self.baseline) if getattr(s, "species", None) is not None]
+        return tuple(sorted(set.intersection(*known))) if known else None
+
+    def reference_energy(self, numbers):
+        """Sum of the reference energies of atoms with these atomic numbers, eV: those of the first model."""
+        for source in self.sources:
+            if hasattr(source, "reference_energy"):
+                return source.reference_energy(numbers)
+        raise ModelError("no member has reference energies; leave out --offset")
+
+    def evaluator(self, numbers, pbc, n_threads=None):
+        """A `ComposedEvaluator` for these atoms."""
+        return ComposedEvaluator(self, numbers, pbc, n_threads)
+
+    def close(self):
+        """Send away the workers of the members that have some."""
+        for source in (*self.sources, self.baseline):
+            if hasattr(source, "close"):
+                source.close()
+
+
+class ComposedEvaluator:
+    """A composed potential bound to one set of atoms."""
+
+    def __init__(self, potential, numbers, pbc, n_threads):
+        self.potential = potential
+        self._members = [source.evaluator(numbers, pbc, n_threads) for source in potential.sources]
+        baseline = potential.baseline
+        self._baseline = baseline.evaluator(numbers, pbc, n_threads) if baseline is not None else None
+
+    def compute(self, positions, cells, members=False):
+        """`ComposedPredictions` for positions (n_structures, n_atoms, 3) and cells (n_structures, 3, 3), rows, Å."""
+        committee = self.potential.committee
+        if committee is not None and committee.core is None and committee.n_members > 1 and not members:
+            found, forces, virials = self._members[0].combined(positions, cells, self._combine)
+            predictions = {"forces": forces, "virials": virials}
+        else:
+            energies, of_forces, of_virials = self._of_members(positions, cells)
+            found = self._combine(energies)
+            predictions = {
+                "forces": np.einsum("sk,skia->sia", found.coefficients, of_forces),
+                "virials": np.einsum("sk,skab->sab", found.coefficients, of_virials),
+            }
+            if members:
+                predictions |= {
+                    "member_forces": self._rescaled(of_forces),
+                    "member_virials": self._rescaled(of_virials),
+                }
+        several = self.potential.n_members > 1
+        predictions |= {
+            "energies": found.energies,
+            "member_energies": found.members if several else None,
+            "energy_uncertainties": found.uncertainties,
+        }
+        if self._baseline is not None:
+            predictions = self._with_baseline(predictions, found, positions, cells)
+        return ComposedPredictions(**predictions)
+
+    def _combine(self, energies):
+        settings, weights = self.potential.settings, self.potential.weights
+        return combine_members(energies, weights, settings.alpha, settings.drive, settings.baseline_uncertainty)
+
+    def _rescaled(self, values):
+        """Forces or virials of members (n_structures, n_members, ...) moved away from their mean by alpha."""
+        mean = np.average(values, axis=1, weights=self.potential.weights)[:, None]
+        return mean + self.potential.settings.alpha * (values - mean)
+
+    def _of_members(self, positions, cells):
+        """Energies, forces and virials of all members, before they are rescaled."""
+        if self.potential.committee is None:
+            each = [evaluator.compute(positions, cells) for evaluator in self._members]
+            names = ("energies", "forces", "virials")
+            return [np.stack([getattr(one, name) for one in each], axis=1) for name in names]
+        found = self._members[0].compute(positions, cells, members=True)
+        if found.member_energies is None:
+            return found.energies[:, None], found.forces[:, None], found.virials[:, None]
+        return found.member_energies, found.member_forces, found.member_virials
+
+    def _with_baseline(self, predictions, found, positions, cells):
+        base = self._baseline.compute(positions, cells)
+        return predictions | {
+            "energies": predictions["energies"] + base.energies,
+            "forces": predictions["forces"] + base.forces,
+            "virials": predictions["virials"] + base.virials,
+            "mixing": found.mixing,
+            "baseline_energies": base.energies,
+        }
+
+
+def _check(settings, n_members, has_baseline):
+    if settings.weights is not None:
+        if len(settings.weights) != n_members:
+            raise SettingsError(f"weights has {len(settings.weights)} numbers, there are {n_members} members")
+        if min(settings.weights) < 0 or sum(settings.weights) == 0:
+            raise SettingsError("weights must not be negative, nor all zero")
+    if settings.alpha <= 0:
+        raise SettingsError(f"alpha is {settings.alpha:g}; it must be positive")
+    if settings.drive != "mean":
+        if not str(settings.drive).isdigit() or int(settings.drive) >= n_members:
+            raise SettingsError(f"drive is {settings.drive!r}; give mean, or a member from 0 to {n_members - 1}")
+        if has_baseline:
+            raise SettingsError(
+                "drive names a member, and there is a baseline; the weighted baseline drives with the mean"
+            )
+    if has_baseline != (settings.baseline_uncertainty is not None):
+        raise SettingsError("baseline and baseline_uncertainty (eV, of the total energy) belong together; give both")
+    if settings.baseline_uncertainty is not None:
+        if settings.baseline_uncertainty <= 0:
+            raise SettingsError("baseline_uncertainty must be positive, eV")
+        if n_members < 2:
+            raise SettingsError("a weighted baseline needs a committee: one member has no uncertainty")
+
+
+def _refuse_total_energies(source):
+    metadata = getattr(source, "metadata", None)
+    if metadata is not None and not metadata.get("baseline"):
+        raise ModelError(
+            "the committee is a model of total energies, and the weighted baseline needs one of corrections to the "
+            "baseline: fit it with `baseline:` in FIT.yaml"
+        )
+
+
+def load_composed(path, precision="float64"):
+    """The potential that a POTENTIAL.yaml describes; files in it are looked for beside it.
+
+    Raises
+    ------
+    SettingsError, ModelError
+    """
+    path = Path(path)
+    settings = load(path, PotentialSettings)
+    if bool(settings.members) == (settings.committee is not None):
+        raise SettingsError(f"{path}: give either `members`, or one model as `committee`")
+    given = [Source(model=settings.committee)] if settings.committee is not None else settings.members
+    try:
+        sources = [open_source(source, path.parent, precision) for source in given]
+        baseline = open_source(settings.baseline, path.parent, precision) if settings.baseline is not None else None
+        return ComposedPotential(sources, settings, baseline)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error

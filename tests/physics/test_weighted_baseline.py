@@ -1,0 +1,171 @@
+"""The weighted baseline and other combinations: gradients of their energy, and what i-PI makes of the members."""
+
+import numpy as np
+import pytest
+import systems
+from numpy.testing import assert_allclose
+
+from comitia.engines.composed import ComposedPotential, PotentialSettings
+from comitia.errors import ModelError, SettingsError
+from comitia.potential.mixing import combine_members
+
+SPECIES = (14,)
+STEP = 2e-3  # Å
+CORRECTIONS = {"baseline": "another potential"}
+
+
+def committee(n_members=4, core=False):
+    """A committee of corrections, and a baseline."""
+    corrections = systems.potential(SPECIES, seed=3, n_members=n_members, with_core=core)
+    corrections.metadata.update(CORRECTIONS)
+    baseline = systems.potential(SPECIES, seed=5)
+    return corrections, baseline
+
+
+def composed(core=False, **options):
+    corrections, baseline = committee(core=core)
+    settings = PotentialSettings(committee="corrections", baseline_uncertainty=2.0, **options)
+    return ComposedPotential([corrections], settings, baseline), corrections, baseline
+
+
+def evaluate(potential, atoms, **options):
+    evaluator = potential.evaluator(atoms.numbers, atoms.pbc, 1)
+    return evaluator.compute(np.array([atoms.positions]), np.array([atoms.cell.array]), **options)
+
+
+def energy(potential, atoms, positions=None, strain=None):
+    atoms = atoms.copy()
+    if positions is not None:
+        atoms.positions = positions
+    if strain is not None:
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    return evaluate(potential, atoms).energies[0]
+
+
+def derivative(function):
+    """At zero, from eight points; the error is of order STEP^8."""
+    factors = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
+    return sum(c * (function(n * STEP) - function(-n * STEP)) for n, c in enumerate(factors, 1)) / STEP
+
+
+@pytest.mark.parametrize("core", [False, True])
+@pytest.mark.parametrize("alpha", [1.0, 1.6])
+def test_forces_and_virial_are_the_gradient(core, alpha):
+    potential, *_ = composed(core, alpha=alpha)
+    atoms = systems.structures(SPECIES)["triclinic"]
+    found = evaluate(potential, atoms)
+    assert 0.05 < found.mixing[0] < 0.95  # the weight and its derivative both count
+    for i, a in ((0, 0), (2, 1), (5, 2)):
+        shift = np.zeros_like(atoms.positions)
+        shift[i, a] = 1.0
+        slope = derivative(lambda x, shift=shift: energy(potential, atoms, positions=atoms.positions + x * shift))
+        assert_allclose(found.forces[0, i, a], -slope, atol=1e-7)
+    for i, j in ((0, 0), (1, 2), (2, 2)):
+        strain = np.zeros((3, 3))
+        strain[i, j] += 0.5
+        strain[j, i] += 0.5
+        slope = derivative(lambda x, strain=strain: energy(potential, atoms, strain=x * strain))
+        assert_allclose(0.5 * (found.virials[0, i, j] + found.virials[0, j, i]), -slope, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 1.7}, {"weights": [3.0, 1.0, 0.5, 0.5]}])
+def test_one_reverse_pass_equals_the_forces_of_all_members(options):
+    potential, *_ = composed(**options)
+    for atoms in list(systems.structures(SPECIES).values())[:6]:
+        one, all_of_them = evaluate(potential, atoms), evaluate(potential, atoms, members=True)
+        assert_allclose(one.energies, all_of_them.energies, rtol=1e-11)
+        assert_allclose(one.forces, all_of_them.forces, atol=1e-9 * max(1, np.abs(one.forces).max()))
+        assert_allclose(one.virials, all_of_them.virials, atol=1e-9 * max(1, np.abs(one.virials).max()))
+
+
+def test_it_is_the_weighted_baseline_of_i_pi():
+    """i-PI's sums of eqs. 5 and 7, written out from its own definition, with the same members."""
+    potential, corrections, baseline = composed()
+    atoms = systems.structures(SPECIES)["bulk"]
+    found, members, base = evaluate(potential, atoms), corrections.compute(atoms, members=True), baseline.compute(atoms)
+    v, f, w = members.member_energies, members.member_forces, members.member_virials
+    mean, variance, square = v.mean(), v.var(ddof=1), 2.0**2
+    scale = square / (square + variance)
+    along_f = sum((v[k] - mean) * (f[k] - f.mean(axis=0)) for k in range(4)) / 3
+    along_w = sum((v[k] - mean) * (w[k] - w.mean(axis=0)) for k in range(4)) / 3
+    slope = -2 * square * mean / (square + variance) ** 2
+    assert_allclose(found.energies[0], base.energy + scale * mean, rtol=1e-12)
+    assert_allclose(found.forces[0], base.forces + scale * f.mean(axis=0) + slope * along_f, atol=1e-8)
+    assert_allclose(found.virials[0], base.virial + scale * w.mean(axis=0) + slope * along_w, atol=1e-8)
+    assert_allclose(found.mixing[0], scale, rtol=1e-12)
+    assert_allclose(found.member_energies[0], v, rtol=1e-12)
+
+
+def test_a_batch_is_its_structures_one_by_one():
+    potential, *_ = composed()
+    atoms = systems.structures(SPECIES)["triclinic"]
+    rng = np.random.default_rng(0)
+    positions = atoms.positions + 0.05 * rng.normal(size=(3, len(atoms), 3))
+    cells = np.repeat(atoms.cell.array[None], 3, axis=0)
+    evaluator = potential.evaluator(atoms.numbers, atoms.pbc, 1)
+    together = evaluator.compute(positions, cells)
+    for s in range(3):
+        alone = evaluator.compute(positions[s : s + 1], cells[s : s + 1])
+        assert_allclose(together.forces[s], alone.forces[0], atol=1e-10)
+        assert_allclose(together.energies[s], alone.energies[0], rtol=1e-12)
+
+
+def test_a_member_drives():
+    corrections, _ = committee()
+    potential = ComposedPotential([corrections], PotentialSettings(committee="x", drive=2, alpha=1.3))
+    atoms = systems.structures(SPECIES)["bulk"]
+    found, members = evaluate(potential, atoms), corrections.compute(atoms, members=True)
+    mean = members.member_energies.mean()
+    assert_allclose(found.energies[0], mean + 1.3 * (members.member_energies[2] - mean), rtol=1e-12)
+    mean = members.member_forces.mean(axis=0)
+    assert_allclose(found.forces[0], mean + 1.3 * (members.member_forces[2] - mean), atol=1e-10)
+    assert not potential.drives_with_mean
+
+
+def test_the_mean_is_that_of_the_model():
+    corrections, _ = committee()
+    potential = ComposedPotential([corrections], PotentialSettings(committee="x"))
+    atoms = systems.structures(SPECIES)["bulk"]
+    found, expected = evaluate(potential, atoms), corrections.compute(atoms)
+    assert_allclose(found.energies[0], expected.energy, rtol=1e-12)
+    assert_allclose(found.forces[0], expected.forces, atol=1e-10)
+    assert_allclose(found.energy_uncertainties[0], expected.energy_uncertainty, rtol=1e-10)
+    assert potential.drives_with_mean
+
+
+def test_members_of_any_kind_are_a_committee():
+    first, second = systems.potential(SPECIES, seed=1), systems.potential(SPECIES, seed=2)
+    settings = PotentialSettings(alpha=1.5, weights=[1.0, 3.0])
+    potential = ComposedPotential([first, second], settings)
+    atoms = systems.structures(SPECIES)["slab"]
+    found, one, two = evaluate(potential, atoms, members=True), first.compute(atoms), second.compute(atoms)
+    mean = 0.25 * one.energy + 0.75 * two.energy
+    assert_allclose(found.energies[0], mean, rtol=1e-12)
+    assert_allclose(found.member_energies[0], mean + 1.5 * (np.array([one.energy, two.energy]) - mean), rtol=1e-12)
+    assert_allclose(found.forces[0], 0.25 * one.forces + 0.75 * two.forces, atol=1e-11)
+    assert_allclose(found.energy_uncertainties[0], 1.5 * np.sqrt(2 * 0.25 * 0.75) * abs(one.energy - two.energy))
+
+
+def test_a_certain_committee_is_the_whole_correction():
+    """Members that agree leave w = 1 and no derivative of it."""
+    found = combine_members(np.full((2, 3), -4.0), baseline_uncertainty=1.0)
+    assert_allclose(found.mixing, 1.0)
+    assert_allclose(found.energies, -4.0)
+    assert_allclose(found.coefficients, 1 / 3)
+
+
+def test_what_cannot_be_composed_is_refused():
+    corrections, baseline = committee()
+    total = systems.potential(SPECIES, n_members=3)
+    with pytest.raises(ModelError, match="model of total energies"):
+        ComposedPotential([total], PotentialSettings(committee="x", baseline_uncertainty=1.0), baseline)
+    for options, sentence in (
+        ({"weights": [1.0]}, "weights has 1 numbers, there are 4 members"),
+        ({"weights": [1.0, -1.0, 1.0, 1.0]}, "must not be negative"),
+        ({"alpha": 0.0}, "alpha is 0; it must be positive"),
+        ({"drive": 4}, "drive is 4; give mean, or a member from 0 to 3"),
+        ({"drive": "best"}, "drive is 'best'"),
+        ({"baseline_uncertainty": 1.0}, "belong together"),
+    ):
+        with pytest.raises(SettingsError, match=sentence):
+            ComposedPotential([corrections], PotentialSettings(committee="x", **options))
