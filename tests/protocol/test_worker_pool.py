@@ -24,7 +24,8 @@ from comitia.protocol.client import Session, serve
 from comitia.protocol.listeners import listen_tcp, listen_unix
 from comitia.protocol.requests import Answer, Failure, Request
 from comitia.protocol.transports import connect_tcp, connect_unix
-from comitia.protocol.worker_pool import Deadlines, WorkerPool
+from comitia.protocol.worker import Deadlines
+from comitia.protocol.worker_pool import WorkerPool
 from comitia.units import BOHR, HARTREE
 
 pytestmark = pytest.mark.usefixtures("no_leaks")

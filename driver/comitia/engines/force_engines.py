@@ -17,7 +17,8 @@ from comitia.engines.sources import calculated, make_calculator
 from comitia.errors import ComitiaError, EngineError, SettingsError, StructureError
 from comitia.protocol.listeners import listen_tcp, listen_unix
 from comitia.protocol.requests import Failure, Request
-from comitia.protocol.worker_pool import Deadlines, WorkerPool
+from comitia.protocol.worker import Deadlines
+from comitia.protocol.worker_pool import WorkerPool
 from comitia.units import HARTREE
 
 log = logging.getLogger(__name__)

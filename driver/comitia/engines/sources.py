@@ -112,7 +112,8 @@ class WorkerSource:
         from ase.symbols import Symbols
 
         from comitia.engines.force_engines import listen
-        from comitia.protocol.worker_pool import Deadlines, WorkerPool
+        from comitia.protocol.worker import Deadlines
+        from comitia.protocol.worker_pool import WorkerPool
 
         if self._pool is None:
             species = Symbols(np.asarray(numbers)).get_chemical_formula(mode="reduce")
