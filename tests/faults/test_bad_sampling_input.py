@@ -62,7 +62,7 @@ def test_a_truncated_input(folder, length):
         (b"<!DOCTYPE s SYSTEM 'file:///etc/passwd'><simulation/>", "document type"),
         (b"<html/>", "outermost element is <html>"),
         (b"<simulation/>", "no <ffsocket>"),
-        (NVE.replace("mode='unix'", "mode='shm'").encode(), "has mode 'shm'"),
+        (NVE.replace("mode='unix'", "mode='mpi'").encode(), "has mode 'mpi'"),
         (NVE.replace("<total_steps> 1000", "<total_steps> many").encode(), "<total_steps> is 'many'"),
         (NVE.replace("<latency> 1e-4", "<latency> soon").encode(), "<latency> is 'soon'"),
         (NVE.replace("init.xyz </file>", "gone.xyz </file>").encode(), "gone.xyz is not there"),
@@ -113,7 +113,7 @@ def test_a_restart_of_something_else(folder):
 
 def test_addresses_that_make_no_sense(folder):
     assert isinstance(serve_failure(), UsageError)
-    assert isinstance(serve_failure("--unix", "x", "--port", 1), UsageError)
+    assert isinstance(serve_failure("--unix", "x", "--unix", "x"), UsageError)  # several servers, each once
     assert isinstance(serve_failure("--unix", "x", "--host", "localhost"), UsageError)
     assert serve_failure("--unix", 110 * "x").exit_code == 3
     assert serve_failure("--port", 70_000).exit_code == 3

@@ -20,7 +20,7 @@ UNIX = "<ffsocket name='comitia' mode='unix' pbc='False'> <address> comitia </ad
 INET = UNIX.replace("unix", "inet").replace("> comitia <", "> localhost <").replace("{}", "<port> {} </port> {}")
 FLAT = 2e-8  # hartree per atom and bead, 0.5 µeV: what a step of 1 fs leaves of the conserved quantity
 LEGACY = "<consolidate_messages> False </consolidate_messages>"
-DIALECTS = ["unix", "unix legacy", "inet", "inet legacy"]
+DIALECTS = ["unix", "unix legacy", "inet", "inet legacy", "shm", "shm legacy"]
 
 
 def free_port():
@@ -41,7 +41,8 @@ def forcefield(dialect, folder):
         )
     if dialect.startswith("inet"):
         return INET.format(free_port(), legacy)
-    return UNIX.format("<batch_size> 8 </batch_size>" if dialect == "batch" else legacy)
+    where = UNIX.replace("'unix'", "'shm'") if "shm" in dialect else UNIX
+    return where.format("<batch_size> 8 </batch_size>" if "batch" in dialect else legacy)
 
 
 def prepare(folder, dialect, n_steps, n_beads=1):
@@ -111,9 +112,10 @@ def test_sockets_equal_evaluation_in_process(dialect, reference, tmp_path):
     check_equal(through_sockets(tmp_path, dialect, 60), reference, 60)
 
 
-def test_a_batch_of_beads_equals_evaluation_in_process(tmp_path_factory, tmp_path):
+@pytest.mark.parametrize("dialect", ["batch", "shm batch"])
+def test_a_batch_of_beads_equals_evaluation_in_process(dialect, tmp_path_factory, tmp_path):
     reference = in_process(tmp_path_factory.mktemp("in-process"), 30, n_beads=8)
-    check_equal(through_sockets(tmp_path, "batch", 30, n_beads=8), reference, 30)
+    check_equal(through_sockets(tmp_path, dialect, 30, n_beads=8), reference, 30)
 
 
 @pytest.mark.long

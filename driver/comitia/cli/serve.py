@@ -42,6 +42,7 @@ def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, 
 @click.option(
     "--unix", "names", metavar="NAME", multiple=True, help="The server's unix socket (i-PI's <address>), or its path."
 )
+@click.option("--shm", "shared", metavar="NAME", multiple=True, help="As --unix, for <ffsocket mode='shm'>.")
 @click.option("--host", help="Host of the server; localhost if only --port is given.")
 @click.option("--port", "ports", type=int, multiple=True, help="TCP port of the server.")
 @click.option(
@@ -60,8 +61,8 @@ def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, 
 @click.option("--collect", default="extrapolation.xyz", show_default=True, help="Where collected frames are appended.")
 @click.option("--failed", default="failed.xyz", show_default=True, help="Where a structure goes that is not finite.")
 def command(
-    model, template, names, host, ports, wait, ready_file, offset, extras, threads, precision, sockets_prefix, timeout,
-    failed, **guards,
+    model, template, names, shared, host, ports, wait, ready_file, offset, extras, threads, precision, sockets_prefix,
+    timeout, failed, **guards,
 ):  # fmt: skip
     """Compute energies and forces for a server of the i-PI protocol, or for several at once, until they say EXIT.
 
@@ -73,8 +74,8 @@ def command(
     comitia serve model.safetensors --template init.xyz --unix comitia
     comitia serve model.safetensors --template init.xyz --host localhost --port 31415
     """
-    if not (names or ports):
-        raise UsageError("name the server by --unix NAME or by --port P (and --host H)")
+    if not (names or shared or ports):
+        raise UsageError("name the server by --unix NAME, --shm NAME, or by --port P (and --host H)")
     if host is not None and not ports:
         raise UsageError("--host belongs to --port; a unix socket has no host")
     # A server that works between two requests, as i-PI does, needs the cores on which waiting threads would spin.
@@ -89,11 +90,13 @@ def command(
     from comitia.protocol.service import ForceService
     from comitia.threads import default_threads
 
-    paths = [transports.unix_address(name if name.startswith("/") else f"{sockets_prefix}{name}") for name in names]
+    servers = {}
+    for connect, given in ((transports.connect_unix, names), (transports.connect_shm, shared)):
+        paths = [transports.unix_address(name if name.startswith("/") else f"{sockets_prefix}{name}") for name in given]
+        servers |= {f"unix:{path}": partial(connect, path) for path in paths}
     host = host or "localhost"
-    servers = {f"unix:{path}": partial(transports.connect_unix, path) for path in paths}
     servers |= {f"tcp:{host}:{port}": partial(transports.connect_tcp, host, port) for port in ports}
-    if len(servers) < len(names) + len(ports):
+    if len(servers) < len(names) + len(shared) + len(ports):
         raise UsageError("a server is named twice; name each once")
     if model.suffix in (".yaml", ".yml"):
         from comitia.engines.composed import load_composed

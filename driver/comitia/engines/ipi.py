@@ -122,9 +122,9 @@ class _Run:
             if socket.mode == "inet":
                 where = ["--host", socket.address, "--port", socket.port]
             elif socket.nested is None:
-                where = ["--unix", socket.address]
+                where = [f"--{socket.mode}", socket.address]
             else:
-                where = ["--unix", f"/tmp/ipi_{self.nested_name}{socket.nested}"]
+                where = [f"--{socket.mode}", f"/tmp/ipi_{self.nested_name}{socket.nested}"]
             for number in range(n_clients):
                 name = f"client-{socket.name or index}-{number}"
                 command = [*python, "-m", "comitia.cli", "serve", model, "--template", template, *where]

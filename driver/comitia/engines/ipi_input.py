@@ -25,7 +25,7 @@ class ForceSocket:
 
     Parameters
     ----------
-    name, mode, address : str; mode unix or inet
+    name, mode, address : str; mode unix, inet or shm
     port : int
     batch_size : int, structures in one message
     latency : float, s
@@ -115,8 +115,8 @@ class IpiInput:
         for element in self.root.iter("ffsocket"):
             where = f"{self.path}: <ffsocket name='{element.get('name', '')}'>"
             mode = element.get("mode", "inet").strip()
-            if mode not in ("unix", "inet"):
-                raise SettingsError(f"{where} has mode {mode!r}; comitia serve speaks unix and inet")
+            if mode not in ("unix", "inet", "shm"):
+                raise SettingsError(f"{where} has mode {mode!r}; comitia serve speaks unix, inet and shm")
             yield ForceSocket(
                 name=element.get("name", "").strip(),
                 mode=mode,
@@ -239,7 +239,7 @@ class IpiInput:
         root = deepcopy(self.root)
         changed = False
         for number, element in enumerate(self._nested_sockets(root) if nested_name else []):
-            if element.get("mode", "inet").strip() == "unix":
+            if element.get("mode", "inet").strip() in ("unix", "shm"):
                 address = element.find("address")
                 address = ElementTree.SubElement(element, "address") if address is None else address
                 address.text = f" {nested_name}{number} "

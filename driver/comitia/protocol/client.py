@@ -60,7 +60,7 @@ class Session:
 
     def __init__(self, connection, compute, results, n_atoms, pbc, silence=None, species=None, keep_failed=None):
         self.connection, self.compute, self.results, self.silence = connection, compute, results, silence
-        self.client, self.structures = ForceClient(n_atoms, species), WireStructures(pbc)
+        self.client, self.structures = ForceClient(n_atoms, species, connection.shared), WireStructures(pbc)
         self.served = Served()
         self._keep_failed = keep_failed
         self._begin = self._heard = self._beaten = time.monotonic()

@@ -11,6 +11,8 @@ vectors in its columns, and virials are transposed likewise.
     GETFORCE                                                           server -> client
     EXIT                                                               server -> client
     NEEDINIT | READY | HAVEDATA                                        client -> server, answers to STATUS
+    POSDATA     n_atoms:i4  [6 x (length:i4 name), the first time]     server -> client, numbers in shared memory
+    FORCEREADY  B x (length:i4 text)                                   client -> server, numbers in shared memory
     FORCEREADY  B x energy:f8  n_atoms:i4  forces:B 3n f8  virial:B 9f8  B x (length:i4 text)   client -> server
 """
 
@@ -30,6 +32,7 @@ FROM_CLIENT = ("NEEDINIT", "READY", "HAVEDATA")  # answers to STATUS; FORCEREADY
 MAX_ATOMS = 50_000_000
 MAX_BATCH = 65_536
 MAX_TEXT = 1 << 20  # bytes of an INIT string
+MAX_NAME = 255  # bytes of the name of a segment of shared memory
 MAX_EXTRAS = 1 << 26  # bytes of one extras string
 MAX_BODY = 1 << 33  # bytes of one message
 
@@ -84,6 +87,21 @@ class PositionData:
     cells: np.ndarray
     inverses: np.ndarray
     positions: np.ndarray
+    name = "POSDATA"
+
+
+@dataclass(frozen=True)
+class SharedPositionData:
+    """Structures to evaluate are in shared memory.
+
+    Parameters
+    ----------
+    n_atoms : int
+    names : six names of segments, the first time; then none
+    """
+
+    n_atoms: int
+    names: tuple
     name = "POSDATA"
 
 
@@ -169,6 +187,23 @@ def _read_position_data(buffer, offset, batch_size, n_atoms_expected):
     return PositionData(cells[:, 0], cells[:, 1], positions), end
 
 
+def _read_shared_position_data(buffer, offset, n_names, n_atoms_expected):
+    if len(buffer) < offset + INT32.size:
+        return None
+    n_atoms = read_count(buffer, offset, MAX_ATOMS, "the number of atoms in POSDATA")
+    _check_n_atoms(n_atoms, n_atoms_expected)
+    end, names = offset + INT32.size, []
+    for _ in range(n_names):
+        if len(buffer) < end + INT32.size:
+            return None
+        length = read_count(buffer, end, MAX_NAME, "the length of the name of shared memory")
+        start, end = end + INT32.size, end + INT32.size + length
+        if len(buffer) < end:
+            return None
+        names.append(bytes(buffer[start:end]).decode("utf-8", errors="replace"))
+    return SharedPositionData(n_atoms, tuple(names)), end
+
+
 def _read_init(buffer, offset):
     text_at = offset + 2 * INT32.size
     if len(buffer) < text_at:
@@ -194,7 +229,7 @@ def _read_header(buffer, offset):
         return repr(raw)
 
 
-def read_server_message(buffer, offset=0, batch_size=None, n_atoms_expected=None):
+def read_server_message(buffer, offset=0, batch_size=None, n_atoms_expected=None, n_shared_names=None):
     """The message of a server that starts at `offset` of a buffer.
 
     Parameters
@@ -203,6 +238,7 @@ def read_server_message(buffer, offset=0, batch_size=None, n_atoms_expected=None
     offset : int
     batch_size : int or None, structures in POSDATA if INIT announced a batch
     n_atoms_expected : int or None, checked before the positions are waited for
+    n_shared_names : int or None, names of shared memory in POSDATA where the numbers are there
 
     Returns
     -------
@@ -217,6 +253,8 @@ def read_server_message(buffer, offset=0, batch_size=None, n_atoms_expected=None
     if name is None:
         return None
     offset += HEADER_LENGTH
+    if name == "POSDATA" and n_shared_names is not None:
+        return _read_shared_position_data(buffer, offset, n_shared_names, n_atoms_expected)
     if name == "POSDATA":
         return _read_position_data(buffer, offset, batch_size, n_atoms_expected)
     if name == "INIT":
@@ -325,18 +363,30 @@ def check_finite(quantity, values, axes):
     )
 
 
-def encode_force_ready(message):
-    """Bytes of FORCEREADY; a number that is not finite never leaves."""
+def encode_force_ready(message, shared=None):
+    """Bytes of FORCEREADY; a number that is not finite never leaves.
+
+    Parameters
+    ----------
+    message : ForceReady
+    shared : comitia.protocol.shared_memory.SharedArrays that take the numbers, or None
+    """
     check_finite("the energy", message.energies, ("structure",))
     check_finite("the force", message.forces, ("structure", "atom", "component"))
     check_finite("the virial", message.virials, ("structure", "row", "column"))
-    parts = [
-        header(ForceReady.name),
-        np.ascontiguousarray(message.energies, FLOAT64).tobytes(),
-        INT32.pack(message.forces.shape[1]),
-        np.ascontiguousarray(message.forces, FLOAT64).tobytes(),
-        np.ascontiguousarray(message.virials, FLOAT64).tobytes(),
-    ]
+    if shared is not None:
+        shared.write(message)
+    parts = (
+        [header(ForceReady.name)]
+        if shared is not None
+        else [
+            header(ForceReady.name),
+            np.ascontiguousarray(message.energies, FLOAT64).tobytes(),
+            INT32.pack(message.forces.shape[1]),
+            np.ascontiguousarray(message.forces, FLOAT64).tobytes(),
+            np.ascontiguousarray(message.virials, FLOAT64).tobytes(),
+        ]
+    )
     for text in message.extras:
         raw = text.encode("utf-8")
         parts += [INT32.pack(len(raw)), raw]

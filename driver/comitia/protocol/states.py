@@ -26,6 +26,7 @@ FORCE_CLIENT = {  # (state, message received) -> next state
     ("havedata", "GETFORCE"): "ready",
     ("havedata", "EXIT"): "closed",
 }
+N_SHARED = 6  # names of segments of shared memory in the first POSDATA that uses it
 STATUS_REPLY = {"needinit": header("NEEDINIT"), "ready": header("READY"), "havedata": header("HAVEDATA")}
 
 
@@ -81,10 +82,12 @@ class ForceClient:
     ----------
     n_atoms : int or None, the number of atoms that every structure must have
     species : str or None, the atoms in their order, such as "OH2OH2"; a server that says which it has must have these
+    shared : comitia.protocol.shared_memory.SharedArrays for a server that puts its numbers there, or None
     """
 
-    def __init__(self, n_atoms=None, species=None):
-        self.n_atoms, self.species = n_atoms, species
+    def __init__(self, n_atoms=None, species=None, shared=None):
+        self.n_atoms, self.species, self.shared = n_atoms, species, shared
+        self._n_names = None if shared is None else N_SHARED
         self.state = "needinit"
         self.batch_size = None
         self.replica = None
@@ -121,7 +124,7 @@ class ForceClient:
         if self.state == "closed":
             return None
         try:
-            found = read_server_message(self._buffer, 0, self.batch_size, self.n_atoms)
+            found = read_server_message(self._buffer, 0, self.batch_size, self.n_atoms, self._n_names)
         except ProtocolError as error:
             raise ProtocolError(f"in state {self.state}: {error}") from error
         if found is None:
@@ -139,7 +142,7 @@ class ForceClient:
         n_structures = self._unanswered
         index = np.minimum(np.arange(n_structures), len(energies) - 1)
         self._result = encode_force_ready(
-            ForceReady(energies[index], forces[index], virials[index], tuple(extras[i] for i in index))
+            ForceReady(energies[index], forces[index], virials[index], tuple(extras[i] for i in index)), self.shared
         )
         self._unanswered = None
 
@@ -157,6 +160,9 @@ class ForceClient:
                 )
             return self.next_event()
         if message.name == "POSDATA":
+            if self.shared is not None:
+                self.shared.attach(message.names, self.batch_size or 1, message.n_atoms)
+                message, self._n_names = self.shared.read(), 0
             self._unanswered = len(message.positions)
             n = count_distinct(message)
             return Evaluate(message.cells[:n], message.inverses[:n], message.positions[:n])

@@ -10,6 +10,7 @@ import stat
 import time
 
 from comitia.errors import PeerError, SettingsError
+from comitia.protocol.shared_memory import SharedArrays
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,11 @@ class Connection:
     ----------
     stream : socket.socket
     address : str, for sentences: `unix:/tmp/ipi_name` or `tcp:host:port`
+    shared : comitia.protocol.shared_memory.SharedArrays, for a server that puts its numbers there; or None
     """
 
-    def __init__(self, stream, address):
-        self.address = address
+    def __init__(self, stream, address, shared=None):
+        self.address, self.shared = address, shared
         self._stream = stream
         self._stream.settimeout(SEND_TIMEOUT)
 
@@ -137,6 +139,8 @@ class Connection:
             log.debug("%s: while closing: %s", self.address, error)
         finally:
             self._stream.close()
+            if self.shared is not None:
+                self.shared.close()
 
 
 @contextlib.contextmanager
@@ -232,6 +236,13 @@ def connect_unix(path, wait=0.0):
     """Connect to the unix socket `path`, which may not exist yet, within `wait` seconds."""
     path = unix_address(path)
     return _patiently(lambda: _unix_stream(path), f"unix:{path}", wait)
+
+
+def connect_shm(path, wait=0.0):
+    """As `connect_unix`, to a server that puts its numbers into shared memory."""
+    connection = connect_unix(path, wait)
+    connection.shared = SharedArrays()
+    return connection
 
 
 def connect_tcp(host, port, wait=0.0):
