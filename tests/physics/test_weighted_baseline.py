@@ -1,13 +1,17 @@
 """The weighted baseline and other combinations: gradients of their energy, and what i-PI makes of the members."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import systems
+import yaml
 from numpy.testing import assert_allclose
 
 from comitia.engines.composed import ComposedPotential, PotentialSettings
 from comitia.errors import ModelError, SettingsError
 from comitia.potential.mixing import combine_members
+from comitia.settings import convert, load
 
 SPECIES = (14,)
 STEP = 2e-3  # Å
@@ -152,6 +156,17 @@ def test_a_certain_committee_is_the_whole_correction():
     assert_allclose(found.mixing, 1.0)
     assert_allclose(found.energies, -4.0)
     assert_allclose(found.coefficients, 1 / 3)
+
+
+def test_the_template_of_inputs_is_what_is_read():
+    path = Path(__file__).resolve().parents[2] / "inputs" / "potential.yaml"
+    settings = load(path, PotentialSettings)
+    assert (settings.committee, settings.baseline_uncertainty) == ("corrections.safetensors", 0.5)
+    shown = "\n".join(
+        line[2:] for line in path.read_text().splitlines() if line.startswith(("# members", "#   ", "#     "))
+    )
+    found = convert(yaml.safe_load(shown), PotentialSettings, "the comments")
+    assert [source.workers for source in found.members] == [None, None, "unix:espresso"]
 
 
 def test_what_cannot_be_composed_is_refused():
