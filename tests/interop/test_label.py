@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,12 +111,13 @@ def test_a_client_with_other_atoms_refuses(tmp_path):
     frames = pool(tmp_path, n=2)
     write(tmp_path / "other.xyz", frames[0][::-1], format="extxyz")
     command = [word if word != "pool.xyz" else "other.xyz" for word in serve(["--unix", tmp_path / "socket"])]
-    wrong = subprocess.Popen(list(map(str, command)), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    with programs(serve(["--unix", tmp_path / "socket"]), cwd=tmp_path):
-        label(tmp_path, f"unix:{tmp_path / 'socket'}")
-        _, said = wrong.communicate(timeout=20)
+    with ThreadPoolExecutor(1) as labelling:
+        done = labelling.submit(label, tmp_path, f"unix:{tmp_path / 'socket'}")
+        wrong = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        with programs(serve(["--unix", tmp_path / "socket"]), cwd=tmp_path):
+            assert len(done.result(60)) == len(frames)
     assert wrong.returncode == 4
-    assert "the server has the atoms Ar16Ne16, the template Ne16Ar16" in said
+    assert "the server has the atoms Ar16Ne16, the template Ne16Ar16" in wrong.stderr
 
 
 def test_the_socket_client_of_ase(tmp_path):
