@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "errors and calibration of a model on a data set",
     "select": "the structures, or the features, that say most",
     "inspect": "what is inside a model file",
+    "check": "what an input will do, before a queue finds out",
     "serve": "the force client for i-PI, ASE or any server of the protocol",
     "label": "energies and forces of structures from any engine",
     "sample": "i-PI and its force clients under one command",

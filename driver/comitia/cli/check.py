@@ -1,0 +1,87 @@
+"""`comitia check`: what an input will do, before a queue finds out."""
+
+from pathlib import Path
+
+import click
+
+from comitia.errors import ComitiaError, SettingsError
+
+YAML = (".yaml", ".yml")
+
+
+def _check(path, model, template, n_threads):
+    """The `Check` that fits the kind of the file."""
+    from comitia.engines.check import check_input, check_potential
+
+    if path.suffix == ".xml" or path.name == "RESTART":
+        return check_input(path, model, template, n_threads)
+    if path.suffix in YAML:
+        from comitia.settings import read_yaml
+
+        keys = set(read_yaml(path))
+        if not keys & {"members", "committee"} or "data" in keys:
+            raise SettingsError(f"{path}: is no POTENTIAL.yaml (it has neither `members` nor `committee`); see inputs/")
+    if model is not None:
+        raise SettingsError(f"{path}: is a potential itself; --model belongs to an input of i-PI")
+    return check_potential(path, template, n_threads)
+
+
+def _lines(facts):
+    """What is known, one line for each part."""
+    from ase.data import chemical_symbols
+
+    simulation, structure = facts.get("simulation"), facts.get("structure")
+    potential, trial = facts.get("potential"), facts.get("trial")
+    if simulation:
+        yield (
+            f"simulation  steps {simulation['steps']}, systems {simulation['systems']}, beads {simulation['beads']}, "
+            f"sockets {', '.join(simulation['sockets']) or 'none'}, outputs {simulation['outputs']}.*"
+        )
+    if structure:
+        cell = " x ".join(f"{height:.2f}" for height in structure["heights"])
+        yield f"atoms       {structure['n_atoms']}, {structure['formula']}; {f'cell {cell} Å' if cell else 'no cell'}"
+    if potential:
+        species = " ".join(chemical_symbols[z] for z in potential["species"] or []) or "any"
+        cutoff = f", cutoff {potential['cutoff']:g} Å" if potential["cutoff"] else ""
+        yield f"potential   {potential['n_members']} members, species {species}{cutoff}"
+    if trial:
+        sigma = trial["energy_uncertainty"]
+        per_atom = f"  sigma_E {1e3 * sigma / structure['n_atoms']:.3f} meV/atom" if sigma is not None else ""
+        yield f"energy      {trial['energy']:.4f} eV{per_atom}  largest force {trial['largest_force']:.3f} eV/Å"
+        yield f"memory      {trial['memory'] / 2**20:.0f} MiB of a force client"
+        line = f"time        {trial['seconds_per_step']:.3g} s a step in the potential"
+        if "seconds_of_run" in trial:
+            line += f", {trial['seconds_asleep']:.3g} s asleep in i-PI; {trial['seconds_of_run']:.3g} s for all steps"
+        yield line
+
+
+@click.command(name="check", short_help="what an input will do, before a queue finds out")
+@click.argument("path", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("-m", "--model", type=click.Path(path_type=Path), help="Model file or POTENTIAL.yaml, for INPUT.xml.")
+@click.option("--template", type=click.Path(path_type=Path), help="Structure that `comitia serve` is given.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the potential; default all cores.")
+@click.option("--json", "json_path", metavar="F", type=click.Path(path_type=Path), help="Write all of it as JSON.")
+def command(path, model, template, threads, json_path):
+    """Load everything that INPUT names, try three steps, say what will happen; exit code 3 where it would go wrong.
+
+    INPUT is an input of i-PI, a POTENTIAL.yaml or a model file.
+
+    \b
+    comitia check nvt.xml --model model.safetensors
+    comitia check potential.yaml --template init.xyz
+    """
+    from comitia.files import check_destination, write_json
+
+    if json_path is not None:
+        check_destination(json_path)
+    check = _check(path, model, template, threads)
+    for line in _lines(check.facts):
+        click.echo(line)
+    for finding in check.findings:
+        click.echo(f"{finding.severity}: {finding.sentence}")
+    refusals = sum(finding.severity == "refusal" for finding in check.findings)
+    click.echo(f"{refusals} refusals, {len(check.findings) - refusals} warnings")
+    if json_path is not None:
+        found = [{"severity": finding.severity, "sentence": finding.sentence} for finding in check.findings]
+        write_json(json_path, {"input": str(path), **check.facts, "findings": found})
+    return ComitiaError.exit_code if refusals else 0

@@ -1,0 +1,191 @@
+"""`comitia check`: every fault that is put into a good input is found by name, and the good input passes."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from models import crystal, small_model, write_ipi_xyz
+
+from comitia.cli.check import command
+from comitia.engines.check import check_input, check_potential
+from comitia.engines.plumed import find_kernel
+from comitia.errors import SettingsError
+
+INPUTS = Path(__file__).resolve().parents[2] / "inputs"
+SPECIES = (10, 18)
+FACTORY = """
+from ase.calculators.lj import LennardJones
+
+
+def make(sigma=3.4):
+    return LennardJones(sigma=sigma, epsilon=0.0104, rc=5.0)
+"""
+MEMBERS = "members: [{calculator: 'pairs:make'}, {calculator: 'pairs:make', arguments: {sigma: 3.35}}]\nalpha: 1.5\n"
+COMMITTEE = (
+    "<ffcommittee name='comitia'> <ffsocket name='one' mode='unix'><address> a </address></ffsocket> {} </ffcommittee>"
+)
+SOCKET = re.compile(r"<ffsocket.*</ffsocket>", re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The templates, a model of neon and argon, and what they start from."""
+    small_model(SPECIES).save(tmp_path / "model.safetensors")
+    write_ipi_xyz(tmp_path / "init.xyz", crystal(SPECIES))
+    for path in INPUTS.glob("*"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "pairs.py").write_text(FACTORY)
+    (tmp_path / "members.yaml").write_text(MEMBERS)
+    (tmp_path / "member.yaml").write_text(MEMBERS + "drive: 1\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def findings(check):
+    return [f"{found.severity}: {found.sentence}" for found in check.findings]
+
+
+@pytest.mark.parametrize("path", sorted(INPUTS.glob("*.xml")), ids=lambda path: path.stem)
+def test_a_good_input_passes(path, folder):
+    if path.stem == "plumed" and find_kernel() is None:
+        pytest.skip("PLUMED is not installed")
+    check = check_input(path.name, "model.safetensors", template="init.xyz", n_threads=1)
+    assert findings(check) == []
+    assert check.facts["structure"]["n_atoms"] == 64
+    assert check.facts["trial"]["seconds_per_step"] > 0
+
+
+FAULTS = {
+    "digits": ("nvt", " floatformat='%24.16e'", "", "warning: .*keeps too few digits"),
+    "latency": ("nvt", "1e-4", "1e-2", "warning: .*sleeps 0.01 s"),
+    "batch": ("pimd", "<batch_size> 8", "<batch_size> 3", "warning: .*batches of 3 do not divide the 8"),
+    "no extra_type": ("nvt", " extra_type='committee_pot'", "", "warning: .*without extra_type"),
+    "no committee": ("nvt", r"<trajectory filename='committee_pot'.*?y>", "", "warning: .*does not print"),
+    "misspelt extra": ("nvt", "extra_type='committee_pot'", "extra_type='committee'", "refusal: .*extra 'committee'"),
+    "asked extra": ("nvt", "extra_type='committee_pot'", "extra_type='committee_force'", "warning: .*--extras co"),
+    "stride": ("nvt", "stride='4' extra_type", "stride='5' extra_type", "warning: .*every 5 steps and"),
+    "one bead": ("pimd", "stride='4' extra_type", "stride='4' bead='0' extra_type", "warning: .*one bead of 8"),
+    "contraction": ("pimd", "forcefield='comitia'/>", "forcefield='comitia' nbeads='2'/>", "refusal: .*2 of 8"),
+    "socket": ("nvt", "(?s)<ffsocket.*</ffsocket>", "", "refusal: .*has no <ffsocket>"),
+    "force field": ("nvt", "<force forcefield='comitia'", "<force forcefield='other'", "refusal: .*there are comitia"),
+    "lock": ("pimd", "<ffsocket ", "<ffsocket matching='lock' ", "refusal: .*matching='lock' and batches"),
+    "structure": ("nvt", "init.xyz </file>", "gone.xyz </file>", "refusal: .*gone.xyz is not there"),
+    "swap with beads": ("atomswap", "nbeads='1'", "nbeads='4'", "refusal: .*whose masses differ, with 4 beads"),
+    "swap with bias": (
+        "atomswap",
+        "</temperature> </ensemble>",
+        "</temperature> <bias> <force forcefield='comitia'/> </bias> </ensemble>",
+        "refusal: .*<atomswap> beside a <bias>",
+    ),
+    "swap of one": ("atomswap", r"\[ Ne, Ar \]", "[ Ne, Xe ]", "refusal: .*search for a pair for ever"),
+    "metadynamics": ("plumed", "<smotion.*</smotion>", "", "warning: .*neither COLVAR nor HILLS"),
+    "plumed.dat": ("plumed", "plumed.dat </plumed_dat>", "gone.dat </plumed_dat>", "refusal: .*gone.dat is not there"),
+    "weights": ("nvt", SOCKET, COMMITTEE.format("<weights> [1] </weights>"), "warning: .*i-PI 3.3 reads and ignores"),
+    "direct": ("nvt", SOCKET, COMMITTEE.format("<ffdirect name='d'/>"), "refusal: .*fails at the first checkpoint"),
+    "baseline": (
+        "nvt",
+        SOCKET,
+        COMMITTEE.format("<parse_json> True </parse_json> <baseline_name> b </baseline_name>"),
+        "warning: .*the forces of all members",
+    ),
+    "nearest image": ("nvt", "<system>", "<fflj name='lj'/>\n<system>", "warning: .*<fflj> takes the nearest image"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found(name, folder):
+    """And nothing else is."""
+    stem, pattern, replacement, sentence = FAULTS[name]
+    path = folder / f"{stem}.xml"
+    text, count = re.subn(pattern, replacement, path.read_text())
+    assert count >= 1
+    path.write_text(text)
+    found = [line for line in findings(check_input(path, "model.safetensors", n_threads=1)) if "PLUMED, " not in line]
+    assert re.match(sentence, found[0]), found
+    assert name == "asked extra" or len(found) == 1, found
+
+
+def test_another_order_of_the_atoms_is_found(folder):
+    """The template of the client against the structure that i-PI starts from, and against that of another system."""
+    write_ipi_xyz(folder / "other.xyz", crystal(SPECIES[::-1]))
+    found = findings(check_input("nvt.xml", "model.safetensors", template="other.xyz", n_threads=1))
+    assert [line for line in found if re.match("refusal: other.xyz: atom 0 is Ar, in nvt.xml it is Ne", line)] == found
+    write_ipi_xyz(folder / "other.xyz", crystal(SPECIES, (2, 2, 2)))
+    found = findings(check_input("nvt.xml", "model.safetensors", template="other.xyz", n_threads=1))
+    assert [line for line in found if re.match("refusal: other.xyz: has 32 atoms, nvt.xml has 64", line)] == found
+
+
+def test_a_species_that_the_model_does_not_know_is_found(folder):
+    write_ipi_xyz(folder / "init.xyz", crystal((10, 36)))
+    (found,) = findings(check_input("nvt.xml", "model.safetensors", n_threads=1))
+    assert re.match("refusal: .*init.xyz.*species Kr is not in the model", found)
+
+
+def test_bohr_are_told_from_angstrom(folder):
+    """Without units in the comment i-PI reads bohr; and extended XYZ is not what its mode 'xyz' reads."""
+    text = (folder / "init.xyz").read_text()
+    (folder / "init.xyz").write_text(text.replace("positions{angstrom} cell{angstrom}", ""))
+    found = findings(check_input("nvt.xml", "model.safetensors", n_threads=1))
+    assert re.match("warning: .*names no units, and i-PI reads bohr", found[0]), found
+    crystal(SPECIES).write(folder / "init.xyz", format="extxyz")
+    found = findings(check_input("nvt.xml", "model.safetensors", n_threads=1))
+    assert any(re.match("refusal: .*finds no cell in its second line and reads bohr", line) for line in found), found
+
+
+def test_a_thin_cell_is_found(folder):
+    """A comitia model counts every image; a calculator may not."""
+    write_ipi_xyz(folder / "init.xyz", crystal(SPECIES, (1, 2, 2)))
+    (found,) = findings(check_input("nvt.xml", "model.safetensors", n_threads=1))
+    assert re.match("warning: .*4.67 Å thin and the cutoff 5 Å.*every image is counted", found)
+    (folder / "mixed.yaml").write_text("members: [{model: model.safetensors}, {calculator: 'pairs:make'}]\nalpha: 2\n")
+    found = findings(check_input("nvt.xml", "mixed.yaml", n_threads=1))
+    assert len(found) == 2
+    assert "a calculator that takes the nearest image" in found[1]
+
+
+def test_what_does_not_drive_with_the_mean_is_found_under_a_committee_of_i_pi(folder):
+    path = folder / "nvt.xml"
+    parsed = COMMITTEE.format("<parse_json> True </parse_json>")
+    path.write_text(SOCKET.sub(parsed, path.read_text()))
+    assert findings(check_input(path, "members.yaml", n_threads=1)) == []
+    (found,) = findings(check_input(path, "member.yaml", n_threads=1))
+    assert re.match("refusal: .*drives with their plain mean, not with what member.yaml says", found)
+
+
+def test_a_composed_potential_is_tried(folder):
+    assert findings(check_potential(folder / "members.yaml", "init.xyz", 1)) == []
+    (folder / "members.yaml").write_text(MEMBERS.replace("alpha: 1.5", ""))
+    (found,) = findings(check_potential(folder / "members.yaml", "init.xyz", 1))
+    assert re.match("warning: .*alpha is 1 and the members are not calibrated", found)
+    (folder / "members.yaml").write_text("members: [{workers: 'unix:nobody'}, {calculator: 'pairs:make'}]\nalpha: 2\n")
+    (found,) = findings(check_potential(folder / "members.yaml", "init.xyz", 1))
+    assert re.match("warning: .*workers must connect; no step was tried", found)
+    (folder / "members.yaml").write_text(MEMBERS.replace("sigma", "delta"))
+    (found,) = findings(check_potential(folder / "members.yaml", "init.xyz", 1))
+    assert re.match("refusal: .*cannot be made", found)
+
+
+def test_the_command(folder, capsys):
+    """Prints what it found, leaves it as JSON, and its exit code says whether the run may start."""
+
+    def run(*arguments):
+        code = command.main([*arguments, "--threads", "1"], standalone_mode=False)
+        return code, capsys.readouterr().out
+
+    code, said = run("nvt.xml", "--model", "model.safetensors", "--json", "check.json")
+    assert code == 0
+    for word in ("atoms       64, Ar32Ne32", "species Ne Ar, cutoff 5 Å", "MiB", "s a step", "0 refusals, 0 warnings"):
+        assert word in said
+    written = json.loads((folder / "check.json").read_text())
+    assert written["findings"] == []
+    assert written["trial"]["seconds_of_run"] > 0
+    (folder / "init.xyz").unlink()
+    code, said = run("nvt.xml", "--model", "model.safetensors")
+    assert code == 3
+    assert "init.xyz is not there" in said
+    code, said = run("members.yaml", "--template", "pairs.py")
+    assert code == 3
+    with pytest.raises(SettingsError, match="is no POTENTIAL"):
+        run("fit.yaml")
