@@ -1,11 +1,6 @@
 """What i-PI does with what `comitia serve` sends: committees, virials, clients that leave."""
 
-import contextlib
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,12 +9,12 @@ import pytest
 from ase.geometry import cellpar_to_cell
 from models import crystal, small_model, write_ipi_xyz
 from numpy.testing import assert_allclose
+from programs import PATIENCE, i_pi, programs, serve
 
 from comitia import units
-from comitia.engines.ipi import find_ipi, sample
+from comitia.engines.ipi import sample
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
-PATIENCE = 60  # s
 
 
 @pytest.fixture
@@ -28,35 +23,6 @@ def folder(tmp_path):
     write_ipi_xyz(tmp_path / "init.xyz", crystal(repeats=(2, 2, 2), seed=1))
     (tmp_path / "nve.xml").write_text((INPUTS / "nve.xml").read_text())
     return tmp_path
-
-
-@contextlib.contextmanager
-def programs(folder):
-    """Start programs whose sockets are in a folder of their own; end them all."""
-    sockets, running = tempfile.mkdtemp(prefix="ci-", dir="/tmp"), []
-
-    def start(*command):
-        command = [str(word).replace("SOCKETS", f"{sockets}/") for word in command]
-        running.append(subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        return running[-1]
-
-    try:
-        yield start
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-        shutil.rmtree(sockets)
-
-
-def i_pi(start):
-    return start(sys.executable, "-P", find_ipi(), "-S", "SOCKETS", "nve.xml")
-
-
-def serve(start, *options, names=("comitia",)):
-    servers = [word for name in names for word in ("--unix", name)]
-    where = ("--template", "init.xyz", *servers, "--sockets-prefix", "SOCKETS", "--threads", "1")
-    return start(sys.executable, "-m", "comitia.cli", "serve", "model.safetensors", *where, *options)
 
 
 def last_step(folder):

@@ -8,9 +8,10 @@ import systems
 import yaml
 from numpy.testing import assert_allclose
 
-from comitia.engines.composed import ComposedPotential, PotentialSettings
+from comitia.engines.composed import ComposedPotential, ComposedPredictions, PotentialSettings
 from comitia.errors import ModelError, SettingsError
-from comitia.potential.mixing import combine_members
+from comitia.potential.mixing import are_pseudo_members, combine_members, pseudo_members
+from comitia.protocol.service import ForceService
 from comitia.settings import convert, load
 
 SPECIES = (14,)
@@ -69,7 +70,7 @@ def test_forces_and_virial_are_the_gradient(core, alpha):
         strain[i, j] += 0.5
         strain[j, i] += 0.5
         slope = derivative(lambda x, strain=strain: energy(potential, atoms, strain=x * strain))
-        assert_allclose(0.5 * (found.virials[0, i, j] + found.virials[0, j, i]), -slope, atol=1e-6)
+        assert_allclose(0.5 * (found.virials[0, i, j] + found.virials[0, j, i]), -slope, atol=1e-7)
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 1.7}, {"weights": [3.0, 1.0, 0.5, 0.5]}])
@@ -82,22 +83,82 @@ def test_one_reverse_pass_equals_the_forces_of_all_members(options):
         assert_allclose(one.virials, all_of_them.virials, atol=1e-9 * max(1, np.abs(one.virials).max()))
 
 
+def of_i_pi(energies, forces, virials, square):
+    """i-PI's own sums (its `FFCommittee.gather`) over the members it is sent: energy, forces, virial, variance."""
+    mean, variance, count = energies.mean(), energies.var(ddof=1), len(energies) - 1
+    scale, slope = square / (square + variance), -2 * square * mean / (square + variance) ** 2
+    combined = [mean * scale]
+    for values in (forces, virials):
+        along = np.tensordot(energies - mean, values - values.mean(axis=0), 1) / count
+        combined.append(scale * values.mean(axis=0) + slope * along)
+    return *combined, variance
+
+
 def test_it_is_the_weighted_baseline_of_i_pi():
-    """i-PI's sums of eqs. 5 and 7, written out from its own definition, with the same members."""
     potential, corrections, baseline = composed()
     atoms = systems.structures(SPECIES)["bulk"]
     found, members, base = evaluate(potential, atoms), corrections.compute(atoms, members=True), baseline.compute(atoms)
-    v, f, w = members.member_energies, members.member_forces, members.member_virials
-    mean, variance, square = v.mean(), v.var(ddof=1), 2.0**2
-    scale = square / (square + variance)
-    along_f = sum((v[k] - mean) * (f[k] - f.mean(axis=0)) for k in range(4)) / 3
-    along_w = sum((v[k] - mean) * (w[k] - w.mean(axis=0)) for k in range(4)) / 3
-    slope = -2 * square * mean / (square + variance) ** 2
-    assert_allclose(found.energies[0], base.energy + scale * mean, rtol=1e-12)
-    assert_allclose(found.forces[0], base.forces + scale * f.mean(axis=0) + slope * along_f, atol=1e-8)
-    assert_allclose(found.virials[0], base.virial + scale * w.mean(axis=0) + slope * along_w, atol=1e-8)
-    assert_allclose(found.mixing[0], scale, rtol=1e-12)
-    assert_allclose(found.member_energies[0], v, rtol=1e-12)
+    given = members.member_energies, members.member_forces, members.member_virials
+    energy, forces, virial, variance = of_i_pi(*given, square=2.0**2)
+    assert_allclose(found.energies[0], base.energy + energy, rtol=1e-12)
+    assert_allclose(found.forces[0], base.forces + forces, atol=1e-8)
+    assert_allclose(found.virials[0], base.virial + virial, atol=1e-8)
+    assert_allclose(found.mixing[0], 2.0**2 / (2.0**2 + variance), rtol=1e-12)
+    assert_allclose(found.member_energies[0], members.member_energies, rtol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.6])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_two_pseudo_members_stand_for_all(foreign, alpha):
+    """Mean, variance and the gradients of both, all that i-PI takes, from two members instead of all."""
+    atoms = systems.structures(SPECIES)["triclinic"]
+    if foreign:  # members of any kind, from the forces of all
+        sources = [systems.potential(SPECIES, seed=seed) for seed in (1, 2, 3)]
+        potential = ComposedPotential(sources, PotentialSettings(alpha=alpha))
+    else:
+        potential = systems.potential(SPECIES, seed=3, n_members=5, with_core=True, alpha=(alpha, 1.0))
+    members = evaluate(potential, atoms, members=True)
+    pair = pseudo_members(evaluate(potential, atoms, uncertainty_gradient=True))
+    assert pair.member_forces.shape == (1, 2, len(atoms), 3)
+    assert_allclose(pair.all_member_energies, members.member_energies, rtol=1e-13)
+    given = [members.member_energies[0], members.member_forces[0], members.member_virials[0]]
+    for square in (0.1, 10.0):
+        expected = of_i_pi(*given, square)
+        found = of_i_pi(pair.member_energies[0], pair.member_forces[0], pair.member_virials[0], square)
+        for value, other in zip(found, expected, strict=True):
+            assert_allclose(value, other, rtol=1e-10, atol=1e-8)
+
+
+def test_pseudo_members_of_a_certain_committee_are_its_mean():
+    model = systems.potential(SPECIES, seed=3, n_members=3)
+    model.weights[:] = model.weights[0]
+    atoms = systems.structures(SPECIES)["bulk"]
+    found = pseudo_members(evaluate(model, atoms, uncertainty_gradient=True))
+    for values, mean in (
+        (found.member_energies, found.energies),
+        (found.member_forces, found.forces),
+        (found.member_virials, found.virials),
+    ):
+        assert_allclose(values, np.repeat(mean[:, None], 2, axis=1), rtol=1e-12, atol=1e-12)
+
+
+def test_pseudo_members_are_known_again_and_members_are_not_taken_for_them():
+    rng = np.random.default_rng(1)
+    sigma = np.abs(rng.normal(0.05, 0.01, 40))  # eV
+    zeros = np.zeros((40, 1, 3))
+    predictions = ComposedPredictions(
+        -450 + rng.normal(size=40), zeros, zeros, np.zeros((40, 8)), sigma,
+        uncertainty_gradients=zeros, uncertainty_virials=zeros,
+    )  # fmt: skip
+    members = pseudo_members(predictions).member_energies
+    assert_allclose(members.std(axis=1, ddof=1), sigma, rtol=1e-10)
+    assert are_pseudo_members(members)
+    assert are_pseudo_members(members + 440.0)  # with an offset
+    assert are_pseudo_members(np.round(members, 6))
+    assert not are_pseudo_members(members[:1])
+    for mean in (0.0, 0.05, 1.0):  # members that cross, or never do
+        real = np.array([-450.0, -450.0 + mean]) + 0.02 * rng.normal(size=(40, 2))
+        assert not are_pseudo_members(real)
 
 
 def test_a_batch_is_its_structures_one_by_one():
@@ -112,6 +173,15 @@ def test_a_batch_is_its_structures_one_by_one():
         alone = evaluator.compute(positions[s : s + 1], cells[s : s + 1])
         assert_allclose(together.forces[s], alone.forces[0], atol=1e-10)
         assert_allclose(together.energies[s], alone.energies[0], rtol=1e-12)
+
+
+def test_pseudo_members_of_what_has_a_baseline_of_its_own_are_refused():
+    atoms = systems.structures(SPECIES)["bulk"]
+    corrections, _ = committee()
+    member = ComposedPotential([corrections], PotentialSettings(committee="x", drive=1))
+    for potential in (composed()[0], member):
+        with pytest.raises(ModelError, match="leave out `drive` and `baseline`"):
+            ForceService(potential, atoms, extras=("pseudo_members",))
 
 
 def test_a_member_drives():

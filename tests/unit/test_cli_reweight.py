@@ -1,13 +1,15 @@
 """`comitia reweight` from the command line, and against the tool that comes with i-PI."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ipi_files import write_beads, write_properties
+from ipi_files import committee, write_beads, write_properties, write_restart
 from numpy.testing import assert_allclose
 
 from comitia.cli import main
+from comitia.potential.mixing import pseudo_members
 from comitia.units import HARTREE, KB
 
 
@@ -158,3 +160,45 @@ def test_equals_the_tool_of_ipi(comitia, shared_data, tmp_path, method, column):
     moved = json.loads((tmp_path / "b.json").read_text())
     for key in ("value", "members", "statistical_error", "committee_error"):
         assert_allclose(moved[key], content[key], rtol=0, atol=1e-8)
+
+
+def test_members_that_correct_a_baseline_are_averaged_with_it(comitia, tmp_path):
+    """The sum of baseline and member is what counts, whichever file it is in."""
+    x, energies = write_tables(tmp_path)
+    np.savetxt(tmp_path / "corrections", energies - energies[:, :1], fmt="%.17g")
+    np.savetxt(tmp_path / "base", energies[:, 0], fmt="%.17g")
+    np.savetxt(tmp_path / "drove", energies[:, 1], fmt="%.17g")
+    given = ("reweight", "--observable", "obs:2", "--temperature", 300, "--units", "eV", "--driving", "drove")
+    code, *_ = comitia(*given, "--potentials", "pots", "--json", "sums.json")
+    assert code == 0
+    code, *_ = comitia(*given, "--potentials", "corrections", "--baseline", "base", "--json", "parts.json")
+    assert code == 0
+    sums, parts = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("sums", "parts"))
+    assert_allclose(parts["members"], sums["members"], rtol=1e-10)
+    assert sums["members"][1] == pytest.approx(np.mean(x**2), rel=1e-12)
+
+
+def test_a_run_with_i_pi_s_weighted_baseline_is_not_averaged_as_if_its_members_drove_it(comitia, tmp_path):
+    energies = committee(n_beads=1)
+    write_beads(tmp_path, "run.committee_pot", np.arange(len(energies)), energies)
+    write_properties(tmp_path / "run.out", {"step": np.arange(len(energies)), "volume": np.ones(len(energies))})
+    write_restart(tmp_path, extra="<ffcommittee name='c'> <baseline_name>base</baseline_name> </ffcommittee>")
+    given = ("reweight", "--potentials", "run.committee_pot_0", "--observable", "run.out:volume", "--temperature", 300)
+    for options in ((), ("--driving", 1), ("--baseline", "run.committee_pot_0:1")):
+        code, _, error = comitia(*given, *options)
+        assert code == 3
+        assert "driven by a baseline" in error
+
+
+def test_pseudo_members_are_refused(comitia, tmp_path):
+    sigma = np.random.default_rng(2).normal(0.05, 0.01, 100)
+    zeros = np.zeros((100, 1, 3))
+    predictions = SimpleNamespace(
+        energies=np.full(100, -40.0), forces=zeros, virials=zeros, member_energies=None, energy_uncertainties=sigma,
+        uncertainty_gradients=zeros, uncertainty_virials=zeros,
+    )  # fmt: skip
+    np.savetxt(tmp_path / "pots", pseudo_members(predictions).member_energies / HARTREE, fmt="%.10f")
+    np.savetxt(tmp_path / "obs", sigma)
+    code, _, error = comitia("reweight", "--potentials", "pots", "--observable", "obs", "--temperature", 300)
+    assert code == 3
+    assert "pots: holds the two pseudo-members" in error

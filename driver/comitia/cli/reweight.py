@@ -39,11 +39,12 @@ from comitia.errors import UsageError
     help="What drove the sampling: the mean of the members, member K (from 0), or the energies in F[:COL].",
 )
 @click.option("--bias", metavar="F", help="Bias energies of the frames, F[:COL]; averages carry exp(+beta B).")
+@click.option("--baseline", metavar="F", help="Energies F[:COL] that the members correct, added to each member.")
 @click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True, help="Frames left out at the start.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Result; OBSERVABLE.reweight.json by default."
 )
-def command(potentials, observable, temperature, units, method, driving, bias, skip, json_path):
+def command(potentials, observable, temperature, units, method, driving, bias, baseline, skip, json_path):
     """Averages under every committee member: statistical and committee error, effective sample size, verdict.
 
     \b
@@ -54,7 +55,7 @@ def command(potentials, observable, temperature, units, method, driving, bias, s
     from comitia.files import write_json
     from comitia.thermodynamics import reweight
 
-    frames = gather(potentials, observable, temperature, units, driving, bias)
+    frames = gather(potentials, observable, temperature, units, driving, bias, baseline)
     n_frames = len(frames.member_energies) - skip
     if n_frames < 1:
         raise UsageError(f"--skip {skip} leaves nothing of {len(frames.member_energies)} frames; skip fewer")
@@ -77,6 +78,7 @@ def command(potentials, observable, temperature, units, method, driving, bias, s
         "method": method,
         "driving": driving,
         "bias": bias,
+        "baseline": baseline,
         "temperature": temperature,
         "n_frames": n_frames,
         "n_beads": frames.n_beads,

@@ -12,7 +12,11 @@ from comitia.cli import Finite, precision_option
 from comitia.errors import UsageError
 
 ALWAYS = ("committee_pot", "committee_uncertainty")
-ON_REQUEST = ("committee_force", "committee_virial")
+ON_REQUEST = ("committee_force", "committee_virial", "pseudo_members")
+EXTRAS_HELP = (
+    "Send also committee_force, committee_virial (costly); or pseudo_members: two that give i-PI's <ffcommittee> the "
+    "same weighted baseline as all, whose energies then are under member_energies."
+)
 
 
 def _extras(context, parameter, value):
@@ -20,6 +24,8 @@ def _extras(context, parameter, value):
     for name in names:
         if name not in ALWAYS + ON_REQUEST:
             raise click.BadParameter(f"{name!r} is not one of {', '.join(ALWAYS + ON_REQUEST)}")
+    if "pseudo_members" in names and len(names) > 1:
+        raise click.BadParameter("pseudo_members come with forces and virials of their own; name nothing else")
     return [name for name in names if name in ON_REQUEST]
 
 
@@ -50,7 +56,7 @@ def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, 
 )
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written when the model is loaded.")
 @click.option("--offset", type=click.Choice(["e0"]), help="Subtract the reference energies of the atoms; logged.")
-@click.option("--extras", callback=_extras, metavar="NAMES", help=f"Send also: {', '.join(ON_REQUEST)} (costly).")
+@click.option("--extras", callback=_extras, metavar="NAMES", help=EXTRAS_HELP)
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the potential; default all cores.")
 @precision_option
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="As i-PI's -S.")

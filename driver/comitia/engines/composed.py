@@ -8,7 +8,7 @@ import numpy as np
 
 from comitia.engines.sources import open_source
 from comitia.errors import ModelError, SettingsError
-from comitia.potential.mixing import combine_members
+from comitia.potential.mixing import combine_members, uncertainty_coefficients
 from comitia.settings import load
 
 
@@ -63,6 +63,8 @@ class ComposedPredictions:
     member_virials: np.ndarray | None = None
     mixing: np.ndarray | None = None
     baseline_energies: np.ndarray | None = None
+    uncertainty_gradients: np.ndarray | None = None
+    uncertainty_virials: np.ndarray | None = None
 
 
 class ComposedPotential:
@@ -90,7 +92,12 @@ class ComposedPotential:
     @property
     def drives_with_mean(self):
         """Whether the energy is the plain mean of the members, as i-PI's committees take it to be."""
-        return self.settings.drive == "mean" and self.baseline is None and self.weights is None
+        return self.drives_with_weighted_mean and self.weights is None
+
+    @property
+    def drives_with_weighted_mean(self):
+        """Whether the energy is a mean of the members: not that of one of them, and without a baseline."""
+        return self.settings.drive == "mean" and self.baseline is None
 
     @property
     def species(self):
@@ -125,10 +132,14 @@ class ComposedEvaluator:
         baseline = potential.baseline
         self._baseline = baseline.evaluator(numbers, pbc, n_threads) if baseline is not None else None
 
-    def compute(self, positions, cells, members=False):
-        """`ComposedPredictions` for positions (n_structures, n_atoms, 3) and cells (n_structures, 3, 3), rows, Å."""
+    def compute(self, positions, cells, members=False, uncertainty_gradient=False):
+        """`ComposedPredictions` for positions (n_structures, n_atoms, 3) and cells (n_structures, 3, 3), rows, Å.
+
+        Forces of members, and the gradient of the uncertainty of the committee's energy, only where asked for.
+        """
         committee = self.potential.committee
-        if committee is not None and committee.core is None and committee.n_members > 1 and not members:
+        asked = members or uncertainty_gradient
+        if committee is not None and committee.core is None and committee.n_members > 1 and not asked:
             found, forces, virials = self._members[0].combined(positions, cells, self._combine)
             predictions = {"forces": forces, "virials": virials}
         else:
@@ -142,6 +153,13 @@ class ComposedEvaluator:
                 predictions |= {
                     "member_forces": self._rescaled(of_forces),
                     "member_virials": self._rescaled(of_virials),
+                }
+            if uncertainty_gradient:
+                settings, weights = self.potential.settings, self.potential.weights
+                along = uncertainty_coefficients(found.members, found.uncertainties, weights, settings.alpha)
+                predictions |= {
+                    "uncertainty_gradients": -np.einsum("sk,skia->sia", along, of_forces),
+                    "uncertainty_virials": np.einsum("sk,skab->sab", along, of_virials),
                 }
         several = self.potential.n_members > 1
         predictions |= {

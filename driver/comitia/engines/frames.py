@@ -17,6 +17,7 @@ from comitia.engines.ipi_output import (
 from comitia.engines.ipi_units import CONTAINS_POTENTIAL
 from comitia.engines.tables import printed_resolution, read_table
 from comitia.errors import SeriesError, UsageError
+from comitia.potential.mixing import are_pseudo_members
 from comitia.units import HARTREE
 
 
@@ -76,14 +77,26 @@ def _member_energies(path, units):
                 f"{path}: is a property file; give the committee_pot extras, or a table of member energies"
             )
         unit = units or "hartree"
-        scale = HARTREE if unit == "hartree" else 1.0
-        return _Series(str(path), read_table(given).values * scale, None), 1, unit, given
+        values = read_table(given).values * (HARTREE if unit == "hartree" else 1.0)
+        _refuse_pseudo_members(path, values)
+        return _Series(str(path), values, None), 1, unit, given
     if units == "eV":
         raise UsageError(f"{path}: the extras of i-PI are in hartree; leave out --units eV")
     files = bead_files(given)
     refuse_replica_exchange(files[0])
     committee = read_committee(files)
+    for bead in range(committee.n_beads):
+        _refuse_pseudo_members(files[bead], committee.values[:, bead])
     return _Series(str(path), committee.values.mean(axis=1), committee.steps), committee.n_beads, "hartree", files[0]
+
+
+def _refuse_pseudo_members(path, energies):
+    """Refuse the two that stand for a committee (`serve --extras pseudo_members`)."""
+    if energies.shape[1] == 2 and are_pseudo_members(energies):
+        raise SeriesError(
+            f"{path}: holds the two pseudo-members that `comitia serve` sends in place of its members, and an average "
+            "under them means nothing; print extra_type='committee_member_energies' and give that"
+        )
 
 
 def _check_temperature(properties, temperature):
@@ -185,7 +198,7 @@ def _align(series):
         one.values = one.values[rows[f"{i} {one.name}"]]
 
 
-def gather(potentials, observable, temperature, units=None, driving="mean", bias=None):
+def gather(potentials, observable, temperature, units=None, driving="mean", bias=None, baseline=None):
     """Read and align what a reweighting needs.
 
     Parameters
@@ -196,6 +209,7 @@ def gather(potentials, observable, temperature, units=None, driving="mean", bias
     units : "hartree", "eV" or None, of energies in tables
     driving : "mean", index of a member, or `F[:COL]`
     bias : `F[:COL]` or None
+    baseline : `F[:COL]` or None, energies that the members correct, added to each of them
 
     Returns
     -------
@@ -205,7 +219,8 @@ def gather(potentials, observable, temperature, units=None, driving="mean", bias
     ------
     SeriesError
         for files that cannot be read, do not fit each other, belong to a replica exchange or to another
-        temperature; and for observables that contain the potential but are not given for each member.
+        temperature, hold pseudo-members, or corrections without their baseline; and for observables that contain the
+        potential but are not given for each member.
     """
     energies, n_beads, energy_unit, first_file = _member_energies(potentials, units)
     facts = run_facts(first_file) if energies.steps is not None else None
@@ -213,6 +228,12 @@ def gather(potentials, observable, temperature, units=None, driving="mean", bias
         raise SeriesError(
             f"{facts.path}: the run is at {facts.temperature:.6g} K, not at --temperature {temperature:g}; averages at "
             "another temperature are not supported: give that of the run"
+        )
+    by_members = driving == "mean" or str(driving).isdigit()
+    if facts and facts.weighted_baseline and (baseline is None or by_members):
+        raise SeriesError(
+            f"{potentials}: the run was driven by a baseline that the members correct ({facts.path}), not by "
+            "them; give the energies of both, as --baseline run.baseline_pot_0 --driving run.out:potential"
         )
     seen = _observable(observable, energies, n_beads, temperature)
     series = [energies, seen]
@@ -226,12 +247,17 @@ def gather(potentials, observable, temperature, units=None, driving="mean", bias
     biased = _series(bias, temperature, energy=units or "hartree") if bias else None
     if biased:
         series.append(biased)
+    corrected = _series(baseline, temperature, energy=units or "hartree") if baseline else None
+    if corrected:
+        series.append(corrected)
     sampled = next((s.properties for s in series if s.properties and s.properties.find("potential")), None)
     checked = None
     if sampled is not None and driving == "mean" and energies.steps is not None and sampled.steps is not None:
         checked = _Series("potential", sampled.find("potential")[0].values, sampled.steps)
         series.append(checked)
     _align(series)
+    if corrected:
+        energies.values = energies.values + corrected.values[:, None]
     if checked is not None:
         _check_driving(energies, checked, sampled.path)
     unit, values = seen.unit, seen.values

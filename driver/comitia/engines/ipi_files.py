@@ -19,6 +19,7 @@ class RunFacts:
     n_beads: int | None = None
     temperature: float | None = None
     replica_exchange: bool = False
+    weighted_baseline: bool = False
 
 
 def output_prefix(path):
@@ -52,6 +53,7 @@ def run_facts(path):
         int(beads.pop()) if len(beads) == 1 else None,
         temperatures.pop() / KELVIN if len(temperatures) == 1 else None,
         "<smotion mode='remd'" in text,
+        re.search(r"<baseline_name>\s*\w", text) is not None,
     )
 
 

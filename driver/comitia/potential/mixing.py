@@ -1,11 +1,15 @@
 r"""A committee as one potential: mean or member, and the weighted baseline, as linear combinations of the members.
 
-Whatever drives, its force is :math:`\sum_k c_k f_k`; the coefficients follow from the energies.
+Whatever drives, its force is :math:`\sum_k c_k f_k`; the coefficients follow from the energies. Two pseudo-members
+stand for a committee where a server makes the weighted baseline from the forces of all members.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+
+FINENESS = 100  # steps of ln d by which pseudo-members change places
+FEWEST = 8  # such steps from which they are recognised
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,95 @@ def combine_members(raw, weights=None, alpha=1.0, drive="mean", baseline_uncerta
         energies, coefficients = w * mean, p * (w[:, None] - slope[:, None] * deviations)
     coefficients = alpha * coefficients + (1 - alpha) * coefficients.sum(axis=1, keepdims=True) * p
     return Combination(energies, members, coefficients, sigma, w)
+
+
+def uncertainty_coefficients(members, uncertainties, weights=None, alpha=1.0):
+    r"""Coefficients of the gradient of σ as a combination of the gradients of the members before rescaling.
+
+    .. math:: \nabla \sigma = \sum_k a_k \nabla U_k, \qquad
+        a_k = \alpha \frac{M}{M - 1} \frac{p_k (V_k - \bar V)}{\sigma}
+
+    Parameters
+    ----------
+    members : (n_structures, n_members) array V_k, eV, after rescaling
+    uncertainties : (n_structures,) array σ, eV
+    weights, alpha : as in `combine_members`
+
+    Returns
+    -------
+    (n_structures, n_members) array; 0 where σ is
+    """
+    n_members = members.shape[1]
+    p = np.full(n_members, 1 / n_members) if weights is None else weights
+    deviations = members - (members @ p)[:, None]
+    divided = deviations / np.where(uncertainties > 0, uncertainties, np.inf)[:, None]
+    return alpha * n_members / (n_members - 1) * p * divided
+
+
+@dataclass(frozen=True)
+class PseudoMembers:
+    """A committee that looks as if it had two members; as `comitia.potential.evaluator.Predictions`.
+
+    Attributes
+    ----------
+    all_member_energies : (n_structures, n_members) array, eV, of the members themselves
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray
+    virials: np.ndarray
+    member_energies: np.ndarray
+    energy_uncertainties: np.ndarray
+    member_forces: np.ndarray
+    member_virials: np.ndarray
+    all_member_energies: np.ndarray
+
+
+def pseudo_members(predictions):
+    r"""Two members in place of all, with their mean, their variance and the gradients of both.
+
+    .. math:: V_\pm = \bar V \pm d, \quad f_\pm = \bar f \pm \frac{u}{2 d}, \quad d = \frac{\sigma}{\sqrt 2}, \quad
+        u = \frac{1}{M - 1} \sum_k (V_k - \bar V)(f_k - \bar f) = -\sigma \nabla \sigma
+
+    i-PI's weighted baseline takes no more than these from a committee. Where σ is 0 both are the mean. Which of the two
+    comes first follows from d, so that `are_pseudo_members` knows them again.
+
+    Parameters
+    ----------
+    predictions : with energies, forces, virials, uncertainties, and `uncertainty_gradients`, `uncertainty_virials`
+
+    Returns
+    -------
+    PseudoMembers
+
+    Imbalzano et al., J. Chem. Phys. 154, 074102 (2021).
+    """
+    half = predictions.energy_uncertainties / np.sqrt(2)
+    signs = _order(half)[:, None] * np.array([1.0, -1.0]) / np.sqrt(2)
+    return PseudoMembers(
+        predictions.energies,
+        predictions.forces,
+        predictions.virials,
+        predictions.energies[:, None] + signs * predictions.energy_uncertainties[:, None],
+        predictions.energy_uncertainties,
+        predictions.forces[:, None] - signs[:, :, None, None] * predictions.uncertainty_gradients[:, None],
+        predictions.virials[:, None] + signs[:, :, None, None] * predictions.uncertainty_virials[:, None],
+        predictions.member_energies,
+    )
+
+
+def are_pseudo_members(energies):
+    """Whether energies of two members in many frames, (n_frames, 2), eV, are those of `pseudo_members`.
+
+    Two real members are in their order about half of the time.
+    """
+    half = 0.5 * (energies[:, 0] - energies[:, 1])
+    half = half[half != 0]
+    new = np.diff(np.floor(FINENESS * np.log(np.abs(half))), prepend=np.inf) != 0
+    return bool(np.count_nonzero(new) >= FEWEST and np.mean(_order(half[new]) == np.sign(half[new])) > 0.9)
+
+
+def _order(half):
+    """1 or -1 by the size of half a difference, eV: it changes with every per cent."""
+    size = np.log(np.where(half == 0, 1.0, np.abs(half)))
+    return 1.0 - 2.0 * (np.floor(FINENESS * size) % 2)

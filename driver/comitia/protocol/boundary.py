@@ -115,7 +115,7 @@ class WireResults:
         predictions : with energies (B,) eV, forces (B, n_atoms, 3) eV/Å, virials (B, 3, 3) eV,
             member_energies (B, M) eV and energy_uncertainties (B,) eV, or None for both; where `extras` asks,
             member_forces (B, M, n_atoms, 3) eV/Å, member_virials (B, M, 3, 3) eV; with a baseline besides
-            mixing (B,) and baseline_energies (B,) eV
+            mixing (B,) and baseline_energies (B,) eV; with pseudo-members all_member_energies (B, M) eV
         """
         check_finite("the energy computed", predictions.energies, ("structure",))
         energies = (np.asarray(predictions.energies) - self.offset) / HARTREE
@@ -139,6 +139,11 @@ class WireResults:
             baselines = np.asarray(predictions.baseline_energies) / HARTREE
             for entry, weight, baseline in zip(content, predictions.mixing, baselines, strict=True):
                 entry |= {"wb_mixing": float(weight), "baseline_pot": float(baseline)}
+        if getattr(predictions, "all_member_energies", None) is not None:
+            every = (np.asarray(predictions.all_member_energies) - self.offset) / HARTREE
+            check_finite("the energy of a member", every, ("structure", "member"))
+            for entry, energy in zip(content, every, strict=True):
+                entry["member_energies"] = energy.tolist()
         energies = members.mean(axis=1) if self.mean else energies
         return energies, forces, virials, [json.dumps(entry, allow_nan=False) for entry in content]
 

@@ -4,6 +4,7 @@ import logging
 from functools import partial
 
 from comitia.errors import ModelError
+from comitia.potential.mixing import pseudo_members
 from comitia.protocol.boundary import WireResults
 from comitia.protocol.client import Session, serve
 
@@ -19,7 +20,8 @@ class ForceService:
     atoms : ase.Atoms, species, their order, and the directions that repeat
     n_threads : int or None, None for all cores
     subtract_reference : bool, send energies without the sum of the reference energies of the atoms
-    extras : names among `committee_force` and `committee_virial`, sent besides `committee_pot`
+    extras : names among `committee_force` and `committee_virial`, sent besides `committee_pot`; or `pseudo_members`,
+        two of these instead of all members, see `comitia.potential.mixing.pseudo_members`
     guard : function of positions, cells and predictions, called before anything is sent, which may raise; its
         `members` says whether it needs the forces of all members; or None
     keep_failed : function of positions, cells and the error for a number that is not finite, to a sentence that says
@@ -31,16 +33,26 @@ class ForceService:
     ):
         if extras and potential.n_members < 2:
             raise ModelError(f"the model has one member, so there is no {extras[0]} to send; leave out --extras")
+        self._pseudo = "pseudo_members" in extras
+        if self._pseudo and not getattr(potential, "drives_with_weighted_mean", True):
+            raise ModelError(
+                "pseudo-members stand for a committee that drives with its mean; leave out `drive` and `baseline`: "
+                "the baseline is i-PI's"
+            )
         self.pbc = atoms.pbc
         self.n_atoms = len(atoms)
         self._species = atoms.symbols.get_chemical_formula(mode="reduce")
         offset = potential.reference_energy(atoms.numbers) if subtract_reference else 0.0
         if subtract_reference:
             log.info("energies are sent minus the sum of the reference energies, %.17g eV", offset)
-        self._results = WireResults(offset, extras, getattr(potential, "drives_with_mean", True))
+        sent = ("committee_force", "committee_virial") if self._pseudo else extras
+        self._results = WireResults(offset, sent, self._pseudo or getattr(potential, "drives_with_mean", True))
         self._evaluator = partial(potential.evaluator, atoms.numbers, atoms.pbc, n_threads)
         self._guard, self._keep_failed = guard, keep_failed
-        self._members = bool(extras) or (guard is not None and guard.members)
+        members = bool(extras) and not self._pseudo
+        self._asked = {"members": members or (guard is not None and guard.members)}
+        if self._pseudo:
+            self._asked["uncertainty_gradient"] = True
 
     def serve(self, connections, silence=None):
         """Answer the servers until each is done: a list of `comitia.protocol.client.Served`.
@@ -50,7 +62,7 @@ class ForceService:
         return serve([self._session(connection, silence) for connection in connections])
 
     def _session(self, connection, silence):
-        compute = partial(self._evaluator().compute, members=self._members)
+        compute = partial(self._evaluator().compute, **self._asked)
         return Session(
             connection,
             partial(self._guarded, compute),
@@ -67,4 +79,4 @@ class ForceService:
         predictions = compute(positions, cells)
         if self._guard is not None:
             self._guard(positions, cells, predictions)
-        return predictions
+        return pseudo_members(predictions) if self._pseudo else predictions
