@@ -60,6 +60,7 @@ include "batch.pxi"
 include "kernel.pxi"
 include "members.pxi"
 include "combinations.pxi"
+include "incremental.pxi"
 include "statistics.pxi"
 
 

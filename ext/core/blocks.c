@@ -44,7 +44,7 @@ int64_t blocks_arrange(centre_blocks *b, int n_species, size_t n_structures, con
     b->most_neighbours = 0;
     for (size_t s = 0; s < n_structures; s++) {
         n_atoms += structures[s].n_atoms;
-        for (size_t i = 0; i < structures[s].n_atoms; i++) {
+        for (size_t i = 0; i < structures[s].n_atoms - structures[s].n_silent; i++) {
             const size_t n = (size_t)(structures[s].list->start[i + 1] - structures[s].list->start[i]);
             b->most_neighbours = n > b->most_neighbours ? n : b->most_neighbours;
             count[structures[s].species[i]]++;
@@ -69,7 +69,7 @@ int64_t blocks_arrange(centre_blocks *b, int n_species, size_t n_structures, con
     b->first_atom[0] = 0;
     for (size_t s = 0; s < n_structures; s++) {
         b->first_atom[s + 1] = b->first_atom[s] + (int64_t)structures[s].n_atoms;
-        for (size_t i = 0; i < structures[s].n_atoms; i++) {
+        for (size_t i = 0; i < structures[s].n_atoms - structures[s].n_silent; i++) {
             size_t place = next[structures[s].species[i]]++;
             b->centre_structure[place] = (int32_t)s;
             b->centre_atom[place] = (int32_t)i;

@@ -12,6 +12,7 @@ typedef struct {
     const double *positions;
     const double *cell;
     const neighbour_list *list;
+    size_t n_silent; /* the last so many atoms are neighbours only, and have no centres of their own */
 } structure;
 
 enum { MAX_SPECIES = 128 };

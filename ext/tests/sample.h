@@ -92,7 +92,7 @@ static structure view(sample *s)
 {
     int code = neighbour_list_update(&s->list, s->n_atoms, s->positions, s->cell, s->pbc);
     CHECK(code >= 0, "neighbour list: %d", code);
-    return (structure){s->n_atoms, s->species, s->positions, s->cell, &s->list};
+    return (structure){s->n_atoms, s->species, s->positions, s->cell, &s->list, 0};
 }
 
 typedef struct {

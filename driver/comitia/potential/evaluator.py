@@ -6,6 +6,7 @@ import numpy as np
 
 from comitia._core import combine, keep, members_of, spread_weights, statistics_of
 from comitia.errors import ModelError, NumericalError
+from comitia.potential.incremental import FEWEST_ATOMS, Trials
 from comitia.threads import default_threads
 
 
@@ -128,10 +129,15 @@ class Evaluator:
     """A potential bound to the species and periodicity of one set of atoms; made by `Potential.evaluator`.
 
     Neighbour lists are kept for each place in the batch, and rebuilt only when an atom there moved more than half
-    the skin. Not to be shared between threads.
+    the skin. Structures that differ in few atoms from one that was evaluated are not evaluated as a whole, see
+    `comitia.potential.incremental`. Not to be shared between threads.
+
+    Parameters
+    ----------
+    incremental : bool, whether to do that; without it the bits do not depend on what was evaluated before
     """
 
-    def __init__(self, potential, numbers, pbc, n_threads=None, skin=0.5):
+    def __init__(self, potential, numbers, pbc, n_threads=None, skin=0.5, incremental=True):
         self.potential = potential
         self.numbers = np.asarray(numbers, np.int64)
         potential.descriptor.species_index(self.numbers)
@@ -139,6 +145,8 @@ class Evaluator:
         self.n_threads = n_threads or default_threads()
         self.skin = skin
         self._batches = {}
+        serves = incremental and len(self.numbers) >= FEWEST_ATOMS and potential.precision == "float64"
+        self._trials = Trials(potential, self.numbers, self.pbc, self.n_threads) if serves else None
         self._e0 = potential.reference_energy(self.numbers)
 
     @property
@@ -173,10 +181,11 @@ class Evaluator:
             for a cell that does not span its periodic directions.
         """
         potential = self.potential
-        batch = self.batch(positions, cells)
         n, shape = len(positions), (len(positions), self.n_atoms)
-        found = evaluate_asked(potential, batch, members, uncertainty_gradient, self.n_threads)
-        refuse_non_finite(found, [self.n_atoms] * n)
+        if self._trials is None or members or uncertainty_gradient:
+            found = self._evaluate(positions, cells, members, uncertainty_gradient)
+        else:
+            found = self._trials.evaluate(positions, cells, self._evaluate)
         atomic, forces = found["atomic_energies"].reshape(shape), found["forces"].reshape(*shape, 3)
         energies, member_energies, sigma = found["energies"] + self._e0, None, None
         if potential.n_members > 1:
@@ -192,6 +201,13 @@ class Evaluator:
             energies, forces, found["virials"], atomic, member_energies, sigma, member_forces, member_virials,
             gradients, found.get("uncertainty_virials"),
         )  # fmt: skip
+
+    def _evaluate(self, positions, cells, members=False, uncertainty_gradient=False):
+        """A full evaluation, all of whose numbers are finite."""
+        batch = self.batch(positions, cells)
+        found = evaluate_asked(self.potential, batch, members, uncertainty_gradient, self.n_threads)
+        refuse_non_finite(found, [self.n_atoms] * len(positions))
+        return found
 
     def combined(self, positions, cells, choose):
         """A combination of the members that depends on their energies: these first, then one reverse pass for it.

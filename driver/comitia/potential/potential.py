@@ -252,9 +252,9 @@ class Potential:
             for s, a in enumerate(structures)
         ]  # fmt: skip
 
-    def evaluator(self, numbers, pbc, n_threads=None, skin=0.5):
-        """An `Evaluator` for dynamics of atoms with these atomic numbers."""
-        return Evaluator(self, numbers, pbc, n_threads, skin)
+    def evaluator(self, numbers, pbc, n_threads=None, skin=0.5, incremental=True):
+        """An `Evaluator` for dynamics and Monte Carlo of atoms with these atomic numbers."""
+        return Evaluator(self, numbers, pbc, n_threads, skin, incremental)
 
     def member_directional(self, numbers, pbc, positions, cells, directions, n_threads=None):
         """Forces of every calibrated member along directions, see `Evaluator.member_directional`."""

@@ -1,0 +1,147 @@
+cdef class KnownConfigurations:
+    """Configurations of one set of atoms whose results are known, and trials that differ from them in few atoms.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    weights : (n_species, n_features) array, eV
+    species : (n_atoms,) int32, index into the species of the model
+    pbc : (3,) array of bool
+    sums : bool, whether summed features are wanted
+    n_most : int, configurations that are kept: the one that was used least recently gives way to a new one
+    """
+
+    cdef Kernel kernel
+    cdef const double[:, ::1] weights
+    cdef const int32_t[::1] species
+    cdef int[3] pbc
+    cdef incremental_base *bases
+    cdef int64_t[::1] used  # when each was used last
+    cdef int64_t n_used
+    cdef incremental_scratch scratch
+    cdef Py_ssize_t n_most, n_sums, same
+    cdef readonly Py_ssize_t n_atoms
+    cdef readonly int n_touched  # centres that the last trial evaluated
+
+    def __cinit__(self, Kernel kernel not None, const double[:, ::1] weights, const int32_t[::1] species, pbc,
+                  bint sums=False, Py_ssize_t n_most=64):
+        cdef Py_ssize_t b
+        if weights.shape[0] != kernel.n_species or weights.shape[1] != kernel.n_features:
+            raise ValueError(f"weights must have shape ({kernel.n_species}, {kernel.n_features})")
+        if not np.all((0 <= np.asarray(species)) & (np.asarray(species) < kernel.n_species)):
+            raise ValueError(f"species must be indices of the {kernel.n_species} of the model")
+        if kernel.d.spline_single != NULL:
+            raise ValueError("sums of differences need a kernel of double precision numbers")
+        self.kernel, self.weights, self.species = kernel, weights, species
+        self.n_atoms, self.n_most, self.same = species.shape[0], n_most, -1
+        self.n_sums = kernel.n_species * kernel.n_features if sums else 0
+        for b in range(3):
+            self.pbc[b] = bool(pbc[b])
+        self.used = np.zeros(n_most, np.int64)
+        self.bases = <incremental_base *>calloc(n_most + 1, sizeof(incremental_base))
+        if self.bases == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        cdef Py_ssize_t b
+        if self.bases != NULL:
+            for b in range(self.n_most):
+                incremental_base_free(&self.bases[b])
+        free(self.bases)
+        incremental_scratch_free(&self.scratch)
+
+    cdef take_cell(self, const double[:, ::1] positions, const double[:, ::1] cell, double *rows):
+        """The cell, its rows zero where the structure is not periodic."""
+        cdef Py_ssize_t a, b
+        if positions.shape[0] != self.n_atoms or positions.shape[1] != 3 or cell.shape[0] != 3 or cell.shape[1] != 3:
+            raise ValueError(f"positions must have shape ({self.n_atoms}, 3), and the cell (3, 3)")
+        for a in range(3):
+            for b in range(3):
+                rows[3 * a + b] = cell[a, b] if self.pbc[a] else 0.0
+
+    cdef use(self, Py_ssize_t b):
+        self.n_used += 1
+        self.used[b] = self.n_used
+
+    def keep(self, const double[:, ::1] positions, const double[:, ::1] cell, const double[::1] energies,
+             const double[:, ::1] forces, const double[:, ::1] virial, const double[:, ::1] sums=None):
+        """Take the results of a full evaluation, as `Kernel.evaluate` makes them."""
+        cdef Py_ssize_t b = self.same if self.same >= 0 else np.argmin(self.used)
+        cdef const double *first_sum = NULL
+        cdef double[9] rows
+        self.take_cell(positions, cell, rows)
+        if energies.shape[0] != self.n_atoms or forces.shape[0] != self.n_atoms or forces.shape[1] != 3:
+            raise ValueError(f"energies and forces must be those of {self.n_atoms} atoms")
+        if self.n_sums:
+            if sums is None or sums.shape[0] * sums.shape[1] != self.n_sums:
+                raise ValueError(f"there must be {self.n_sums} sums of features")
+            first_sum = &sums[0, 0]
+        if self.n_atoms == 0:
+            return
+        if self.used[b] == 0 and incremental_base_prepare(&self.bases[b], self.n_atoms, self.pbc, self.n_sums):
+            incremental_base_free(&self.bases[b])
+            raise MemoryError(f"no memory left to keep the results of {self.n_atoms} atoms")
+        incremental_keep(&self.bases[b], &positions[0, 0], rows, &energies[0], &forces[0, 0], &virial[0, 0], first_sum)
+        self.use(b)
+        self.same = -1
+
+    def evaluate(self, const double[:, ::1] positions, const double[:, ::1] cell, int n_threads=1):
+        """The results for positions that differ in few atoms from a known configuration or from the last trial of one.
+
+        Returns
+        -------
+        dict as of `Kernel.evaluate` for one structure, or None where nothing is known that is close enough, and where
+        a result is not finite.
+        """
+        cdef Py_ssize_t b, closest = -1
+        cdef int status
+        cdef incremental_difference difference, least
+        cdef double[9] rows
+        self.take_cell(positions, cell, rows)
+        least.n = MOST_MOVED + 1
+        self.same = -1
+        if self.n_atoms == 0:
+            return None
+        for b in range(self.n_most):
+            if self.used[b] and incremental_compare(&self.bases[b], &positions[0, 0], rows, &difference) < least.n:
+                closest, least = b, difference
+        if closest < 0:
+            return None
+        if least.n == 0 and not self.bases[closest].filled:  # the same again: not what trials look like
+            self.same = closest
+            return None
+        with nogil:
+            status = incremental_evaluate(&self.bases[closest], &self.scratch, &self.kernel.d, &self.species[0],
+                                          &self.weights[0, 0], &positions[0, 0], &least, n_threads)
+        if status:
+            return None  # a full evaluation says what is wrong
+        self.n_touched = self.bases[closest].change.n_centres if self.bases[closest].change.n_moved else 0
+        self.use(closest)
+        result = self.read(&self.bases[closest])
+        if result is None:
+            incremental_reject(&self.bases[closest])
+        return result
+
+    @property
+    def n_allocations(self):
+        """How often the trials took memory since the start: it stays put when sizes do."""
+        return self.scratch.n_allocations + self.scratch.evaluator.n_allocations
+
+    cdef read(self, incremental_base *base):
+        """The results of a trial, or None where one is not finite."""
+        cdef double[::1] energies = np.empty(self.n_atoms)
+        cdef double[:, ::1] forces = np.empty((self.n_atoms, 3))
+        cdef double[:, :, ::1] virials = np.empty((1, 3, 3))
+        cdef double[:, :, ::1] sums = np.empty((1, self.kernel.n_species, self.kernel.n_features if self.n_sums else 0))
+        cdef double total = 0
+        cdef Py_ssize_t i
+        incremental_read(base, &energies[0], &forces[0, 0], &virials[0, 0, 0], &sums[0, 0, 0] if self.n_sums else NULL)
+        if not (linear_finite(self.n_atoms, &energies[0]) and linear_finite(3 * self.n_atoms, &forces[0, 0])):
+            return None
+        for i in range(self.n_atoms):
+            total += energies[i]
+        result = {"atomic_energies": np.asarray(energies), "energies": np.array([total]), "forces": np.asarray(forces),
+                  "virials": np.asarray(virials)}
+        if self.n_sums:
+            result["sums"] = np.asarray(sums)
+        return result
