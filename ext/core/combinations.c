@@ -126,6 +126,14 @@ static lanes *kept_of(const task *t, const kept_memory *kept, int64_t block)
     return t->e->kept_where[block] == NOT_KEPT ? NULL : kept->memory + t->e->kept_where[block];
 }
 
+/* Asks for a part of what was kept of the block that is next, going backwards, for each centre v of this one. */
+static void fetch_next(const task *t, const kept_memory *kept, int64_t block, int v)
+{
+    const int64_t *where = t->e->kept_where;
+    if (block > 0 && where[block] > 0 && where[block - 1] != NOT_KEPT)
+        kept_fetch(kept, where[block - 1], where[block] - where[block - 1], v, t->e->blocks.count[block]);
+}
+
 /* The environment of centre v of a block and its density. */
 static int make_again(const task *t, combination_worker *w, int64_t centre, int v)
 {
@@ -146,9 +154,11 @@ static int block_quadratic(const task *t, combination_worker *w, const kept_memo
         room += n_density / LANES * blocks->count[block];
     for (int64_t c = blocks->first[block]; c < blocks->first[block] + blocks->count[block]; c++) {
         const real *A = w->A;
+        fetch_next(t, memory, block, (int)(c - blocks->first[block]));
         if (kept != NULL) {
             A = (real *)kept + (c - blocks->first[block]) * n_density;
-            environment_read(t->d, room, &w->env[0]);
+            if (environment_read(t->d, blocks->species[block], room, &w->env[0]))
+                return OUT_OF_MEMORY;
             room += environment_size(t->d, w->env[0].n);
         } else if (make_again(t, w, c, 0)) {
             return OUT_OF_MEMORY;
@@ -200,28 +210,31 @@ static int block_correlations(const task *t, combination_worker *w, const kept_m
 {
     const descriptor *d = t->d;
     const int64_t first = t->e->blocks.first[block];
-    const int count = t->e->blocks.count[block];
-    lanes *kept = kept_of(t, memory, block), *terms = kept != NULL ? kept : w->terms, *room = terms + d->n_terms;
-    for (int v = 0; v < count; v++) {
-        if (kept != NULL) {
-            environment_read(d, room, &w->env[v]);
-            room += environment_size(d, w->env[v].n);
-            continue;
-        }
+    const int count = t->e->blocks.count[block], species = t->e->blocks.species[block];
+    lanes *kept = kept_of(t, memory, block), *terms = kept != NULL ? kept : w->terms;
+    for (int v = 0; kept == NULL && v < count; v++) {
         if (make_again(t, w, first + v, v))
             return OUT_OF_MEMORY;
         correlations_load(d, w->A, v, terms);
     }
     for (size_t set = 0; set < t->what->n_sets; set += 2) {
         const int n = set + 2 <= t->what->n_sets ? 2 : 1;
-        lanes energy[2];
+        lanes energy[2], *room = kept != NULL ? kept + d->n_terms : NULL;
         reverse_block(t, w, terms, block, set, n, energy);
         for (int v = 0; v < count; v++) {
+            if (set == 0)
+                fetch_next(t, memory, block, v);
+            environment *env = &w->env[kept == NULL || t->what->n_sets > 2 ? v : 0];
+            if (kept != NULL && set == 0) {
+                if (environment_read(d, species, room, env))
+                    return OUT_OF_MEMORY;
+                room += environment_size(d, env->n);
+            }
             for (int s = 0; s < n; s++) {
                 correlations_store(d, w->adjoint + (size_t)s * d->n_components, v, w->A_adjoint + s * d->n_density);
-                add_energy(t, set + s, first + v, &w->env[v], energy[s][v]);
+                add_energy(t, set + s, first + v, env, energy[s][v]);
             }
-            if (add_forces(t, w, &w->env[v], w->A_adjoint, first + v, set, n))
+            if (add_forces(t, w, env, w->A_adjoint, first + v, set, n))
                 return OUT_OF_MEMORY;
         }
     }

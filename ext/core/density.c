@@ -256,7 +256,6 @@ INLINE void reverse(const descriptor *d, const environment *env, const real *cor
 {
     const int n_lm = (d->l_max + 1) * (d->l_max + 1);
     for (int b = 0; b < env->n_blocks; b++) {
-        fetch_ahead(d, env, b);
         const lanes x = env->unit[3 * b], y = env->unit[3 * b + 1], z = env->unit[3 * b + 2];
         const lanes *radial = env->radial + (size_t)b * radial_rows(d),
                     *slope = env->slope + (size_t)b * radial_rows(d);

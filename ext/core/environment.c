@@ -6,8 +6,7 @@
 
 void environment_free(environment *env)
 {
-    void *arrays[] = {env->memory,   env->species,   env->harmonics, env->functions,
-                      env->gathered, env->neighbour, env->vector,    env->slopes_of_one};
+    void *arrays[] = {env->memory, env->species, env->harmonics, env->functions, env->gathered, env->neighbour};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
     *env = (environment){0};
@@ -35,25 +34,8 @@ static int reserve_gathered(environment *env, size_t n)
     return 0;
 }
 
-static int reserve_blocks(const descriptor *d, environment *env, int n)
-{
-    if (n <= env->block_capacity)
-        return 0;
-    n += n / 4 + 2;
-    const size_t one = n * sizeof(lanes), n_lm = (size_t)(d->l_max + 1) * (d->l_max + 1), n_functions = d->n_functions;
-    env->block_capacity = 0;
-    if (grow(&env->memory, environment_size(d, (size_t)n * LANES) * sizeof(lanes)) ||
-        grow(&env->species, n * LANES * sizeof(int32_t)) || grow(&env->vector, n * LANES * 3 * sizeof(double)) ||
-        grow(&env->harmonics, n_lm * one) || grow(&env->functions, n_functions * one) ||
-        grow(&env->slopes_of_one, n_functions * sizeof(lanes)))
-        return OUT_OF_MEMORY;
-    env->block_capacity = n;
-    return 0;
-}
-
-/* What stands before the arrays. */
+/* What stands before the neighbours. */
 typedef struct {
-    double core_energy;
     int n, first[]; /* [n_species + 1] */
 } head;
 
@@ -69,43 +51,45 @@ static size_t head_size(const descriptor *d)
 
 size_t environment_size(const descriptor *d, size_t n)
 {
-    const size_t n_blocks = (n + LANES - 1) / LANES;
-    return head_size(d) + registers(n_blocks * LANES * sizeof(int32_t)) +
-           n_blocks * (6 + d->n_channels + 2 * (size_t)radial_rows(d));
+    const size_t padded = (n + LANES - 1) / LANES * LANES;
+    return head_size(d) + registers(padded * (3 * sizeof(double) + sizeof(int32_t)));
 }
 
+static size_t made_size(const descriptor *d, size_t n_blocks)
+{
+    return n_blocks * (6 + d->n_channels + 2 * (size_t)radial_rows(d));
+}
+
+static int reserve_blocks(const descriptor *d, environment *env, int n)
+{
+    if (n <= env->block_capacity)
+        return 0;
+    n += n / 4 + 2;
+    const size_t one = n * sizeof(lanes), n_lm = (size_t)(d->l_max + 1) * (d->l_max + 1), n_functions = d->n_functions;
+    const size_t neighbours = environment_size(d, (size_t)n * LANES), made = made_size(d, n);
+    env->block_capacity = 0;
+    if (grow(&env->memory, (neighbours + made) * sizeof(lanes)) || grow(&env->species, n * LANES * sizeof(int32_t)) ||
+        grow(&env->harmonics, n_lm * one) || grow(&env->functions, n_functions * one))
+        return OUT_OF_MEMORY;
+    env->block_capacity = n;
+    return 0;
+}
+
+/* Neighbours go to `room`, the rest behind where they would be in memory of `env`. */
 static void point_to(const descriptor *d, lanes *room, environment *env)
 {
     const size_t n = env->n_blocks;
     lanes **arrays[] = {&env->unit,   &env->distance, &env->inverse_r, &env->core_slope,
                         &env->weight, &env->radial,   &env->slope};
     const size_t sizes[] = {3, 1, 1, 1, d->n_channels, radial_rows(d), radial_rows(d)};
-    room += head_size(d);
-    env->index = (int32_t *)room;
-    room += registers(n * LANES * sizeof(int32_t));
+    lanes *memory = env->memory + environment_size(d, n * LANES);
+    room = room == NULL ? env->memory : room;
+    env->vector = (double *)(room + head_size(d));
+    env->index = (int32_t *)(env->vector + 3 * n * LANES);
     for (int a = 0; a < 7; a++) {
-        *arrays[a] = room;
-        room += sizes[a] * n;
+        *arrays[a] = memory;
+        memory += sizes[a] * n;
     }
-}
-
-static void write_head(const descriptor *d, const environment *env, lanes *room)
-{
-    head *written = (head *)room;
-    written->core_energy = env->core_energy;
-    written->n = env->n;
-    memcpy(written->first, env->first, (d->n_species + 1) * sizeof(int));
-}
-
-void environment_read(const descriptor *d, lanes *room, environment *env)
-{
-    const head *written = (const head *)room;
-    env->core_energy = written->core_energy;
-    env->n = written->n;
-    env->n_blocks = (env->n + LANES - 1) / LANES;
-    memcpy(env->first, written->first, (d->n_species + 1) * sizeof(int));
-    env->room = room;
-    point_to(d, room, env);
 }
 
 /* Half the repulsion of a pair and its slope: universal screened Coulomb potential (Ziegler, Biersack, Littmark,
@@ -187,63 +171,41 @@ static void sort(const descriptor *d, const structure *s, int n, const int *n_of
         const int32_t j = env->neighbour[g];
         const int place = next[s->species[j]]++;
         env->index[place] = j;
-        env->species[place] = s->species[j];
         x[place] = env->gathered[4 * g];
         y[place] = env->gathered[4 * g + 1];
         z[place] = env->gathered[4 * g + 2];
     }
-    real *weight = (real *)env->weight;
-    for (int g = 0; g < n; g++)
-        for (int k = 0; k < d->n_channels; k++)
-            weight[k * padded + g] = (real)d->contraction[k * d->n_species + env->species[g]];
     for (int place = n; place < padded; place++) {
-        for (int k = 0; k < d->n_channels; k++)
-            weight[k * padded + place] = 0;
         env->index[place] = 0;
-        env->species[place] = env->species[n - 1];
         x[place] = y[place] = 0;
         z[place] = 1;
     }
 }
 
-/* Values and slopes of the functions f ... f + LANES - 1 at position t inside one piece of the spline, by Horner. */
-INLINE void spline_at(const real *piece, int n_functions, int f, real t, real scale, real *value, real *slope)
+/* Species and weights of the sorted neighbours. */
+static void spread_species(const descriptor *d, environment *env)
 {
-    lanes c[6];
-    for (int p = 0; p < 6; p++)
-        c[p] = *(const lanes *)(piece + (size_t)p * n_functions + f);
-    lanes sum = c[5], derivative = c[5];
-    for (int p = 4; p > 0; p--) {
-        sum = sum * t + c[p];
-        derivative = derivative * t + sum;
+    const int padded = env->n_blocks * LANES;
+    real *weight = (real *)env->weight;
+    for (int t = 0; t < d->n_species; t++)
+        for (int place = env->first[t]; place < env->first[t + 1]; place++) {
+            env->species[place] = t;
+            for (int k = 0; k < d->n_channels; k++)
+                weight[k * padded + place] = (real)d->contraction[k * d->n_species + t];
+        }
+    for (int place = env->n; place < padded; place++) {
+        env->species[place] = env->species[env->n - 1];
+        for (int k = 0; k < d->n_channels; k++)
+            weight[k * padded + place] = 0;
     }
-    *(lanes *)(value + f) = sum * t + c[0];
-    *(lanes *)(slope + f) = scale * derivative;
 }
 
-/* From neighbour v in row v, to function f in the lanes of out[f], of which there are n, at most LANES. */
-INLINE void transpose(const real *rows, int stride, int n, lanes *out)
+/* Directions and distances of a block; position: where the distances lie on the splines. */
+static void fill_geometry(const descriptor *d, environment *env, int b, double *position)
 {
-    lanes row[LANES], next[LANES];
-    for (int v = 0; v < LANES; v++)
-        row[v] = *(const lanes *)(rows + (size_t)v * stride);
-    for (int round = 1; round < LANES; round *= 2) { /* each interleaves the rows v and v + LANES / 2 */
-        for (int v = 0; v < LANES / 2; v++)
-            interleave(row[v], row[v + LANES / 2], &next[2 * v], &next[2 * v + 1]);
-        for (int v = 0; v < LANES; v++)
-            row[v] = next[v];
-    }
-    for (int f = 0; f < LANES && f < n; f++)
-        out[f] = row[f];
-}
-
-static void fill_block(const descriptor *d, environment *env, int b)
-{
-    const int padded = env->n_blocks * LANES, count = real_neighbours(env, b);
-    const int last = functions_of_each_l(d) ? d->l_max : 0;
+    const int padded = env->n_blocks * LANES;
     const double *x = env->vector + b * LANES, *y = x + padded, *z = y + padded;
     const double per_r = d->n_intervals / d->cutoff;
-    double position[LANES];
     lanes unit[3], distance, inverse_r;
     for (int v = 0; v < LANES; v++) {
         const double r = sqrt(x[v] * x[v] + y[v] * y[v] + z[v] * z[v]), inverse = 1 / r;
@@ -254,31 +216,86 @@ static void fill_block(const descriptor *d, environment *env, int b)
         distance[v] = r;
         inverse_r[v] = inverse;
     }
-    for (int v = count; v < LANES; v++)
+    for (int v = real_neighbours(env, b); v < LANES; v++)
         distance[v] = inverse_r[v] = 0;
     memcpy(env->unit + 3 * b, unit, sizeof unit);
     env->distance[b] = distance;
     env->inverse_r[b] = inverse_r;
     env->core_slope[b] = (lanes){0};
+}
 
+/* Values and slopes of LANES functions at position t inside one piece of the spline, by Horner. */
+INLINE void spline_at(const real *piece, int n_functions, real t, real scale, lanes *value, lanes *slope)
+{
+    lanes c[6];
+    for (int p = 0; p < 6; p++)
+        c[p] = *(const lanes *)(piece + (size_t)p * n_functions);
+    lanes sum = c[5], derivative = c[5];
+    for (int p = 4; p > 0; p--) {
+        sum = sum * t + c[p];
+        derivative = derivative * t + sum;
+    }
+    *value = sum * t + c[0];
+    *slope = scale * derivative;
+}
+
+/* From neighbour v in row v, to function f in the lanes of out[f], of which there are n, at most LANES. */
+INLINE void transpose(const lanes *rows, int n, lanes *out)
+{
+    lanes row[LANES], next[LANES];
+    for (int v = 0; v < LANES; v++)
+        row[v] = rows[v];
+    for (int round = 1; round < LANES; round *= 2) { /* each interleaves the rows v and v + LANES / 2 */
+        for (int v = 0; v < LANES / 2; v++)
+            interleave(row[v], row[v + LANES / 2], &next[2 * v], &next[2 * v + 1]);
+        for (int v = 0; v < LANES; v++)
+            row[v] = next[v];
+    }
+    for (int f = 0; f < LANES && f < n; f++)
+        out[f] = row[f];
+}
+
+/* Radial functions of a block for density_expand, for density_reverse, or both. */
+INLINE void fill_functions(const descriptor *d, environment *env, int b, const double *position, const int expand,
+                           const int reverse)
+{
+    const int count = real_neighbours(env, b), last = functions_of_each_l(d) ? d->l_max : 0;
+    const real per_r = (real)(d->n_intervals / d->cutoff);
     real *functions = env->functions + (size_t)b * LANES * d->n_functions;
     for (int l = 0; l <= last; l++)
         for (int f = d->radial_offset[l]; f < d->radial_offset[l] + d->n_used[l]; f += LANES) {
-            for (int v = 0; v < count; v++) {
+            lanes value[LANES], slope[LANES];
+            for (int v = 0; v < LANES; v++) {
                 const int interval = (int)position[v] < d->n_intervals ? (int)position[v] : d->n_intervals - 1;
                 const real *table = d->SPLINE + d->spline_start[env->species[b * LANES + v]];
-                spline_at(table + (size_t)interval * 6 * d->n_functions, d->n_functions, f,
-                          (real)(position[v] - interval), (real)per_r, functions + (size_t)v * d->n_functions,
-                          env->slopes_of_one + (size_t)v * d->n_functions);
+                if (v < count)
+                    spline_at(table + (size_t)interval * 6 * d->n_functions + f, d->n_functions,
+                              (real)(position[v] - interval), per_r, &value[v], &slope[v]);
+                else
+                    value[v] = slope[v] = (lanes){0};
+                if (expand)
+                    *(lanes *)(functions + (size_t)v * d->n_functions + f) = value[v];
             }
-            for (int v = count; v < LANES; v++) {
-                *(lanes *)(functions + (size_t)v * d->n_functions + f) = (lanes){0};
-                *(lanes *)(env->slopes_of_one + (size_t)v * d->n_functions + f) = (lanes){0};
-            }
+            if (!reverse)
+                continue;
             const int n = d->radial_offset[l] + d->n_used[l] - f;
-            transpose(functions + f, d->n_functions, n, env->radial + (size_t)b * radial_rows(d) + f);
-            transpose(env->slopes_of_one + f, d->n_functions, n, env->slope + (size_t)b * radial_rows(d) + f);
+            transpose(value, n, env->radial + (size_t)b * radial_rows(d) + f);
+            transpose(slope, n, env->slope + (size_t)b * radial_rows(d) + f);
         }
+}
+
+/* What is made of the neighbours. */
+INLINE void fill(const descriptor *d, environment *env, int species, const int expand, const int reverse)
+{
+    env->core_energy = 0;
+    spread_species(d, env);
+    for (int b = 0; b < env->n_blocks; b++) {
+        double position[LANES];
+        fill_geometry(d, env, b, position);
+        fill_functions(d, env, b, position, expand, reverse);
+        if (d->core_outer != NULL)
+            add_core(d, species, env, b);
+    }
 }
 
 int environment_gather(const descriptor *d, const structure *s, size_t i, lanes *room, environment *env)
@@ -288,20 +305,31 @@ int environment_gather(const descriptor *d, const structure *s, size_t i, lanes 
         return OUT_OF_MEMORY;
     env->n = within_cutoff(d, s, i, env, n_of);
     env->n_blocks = (env->n + LANES - 1) / LANES;
-    env->core_energy = 0;
     if (reserve_blocks(d, env, env->n_blocks))
         return OUT_OF_MEMORY;
-    env->room = room;
-    point_to(d, room != NULL ? room : env->memory, env);
+    point_to(d, room, env);
     sort(d, s, env->n, n_of, env);
-    for (int b = 0; b < env->n_blocks; b++) {
-        fetch_ahead(d, env, b);
-        fill_block(d, env, b);
-        if (d->core_outer != NULL)
-            add_core(d, s->species[i], env, b);
+    if (room == NULL) {
+        fill(d, env, s->species[i], 1, 1);
+        return 0;
     }
-    if (room != NULL)
-        write_head(d, env, room);
+    head *written = (head *)room;
+    written->n = env->n;
+    memcpy(written->first, env->first, (d->n_species + 1) * sizeof(int));
+    fill(d, env, s->species[i], 1, 0);
+    return 0;
+}
+
+int environment_read(const descriptor *d, int species, lanes *room, environment *env)
+{
+    const head *written = (const head *)room;
+    env->n = written->n;
+    env->n_blocks = (env->n + LANES - 1) / LANES;
+    memcpy(env->first, written->first, (d->n_species + 1) * sizeof(int));
+    if (reserve_blocks(d, env, env->n_blocks))
+        return OUT_OF_MEMORY;
+    point_to(d, room, env);
+    fill(d, env, species, 0, 1);
     return 0;
 }
 

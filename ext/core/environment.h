@@ -24,16 +24,18 @@ typedef struct {
     int first[MAX_SPECIES + 1]; /* neighbours of species t: first[t] ... first[t + 1] - 1 */
     double core_energy;
 
-    /* what density_reverse reads, one array behind the other */
-    int32_t *index;        /* [n_blocks LANES] atom */
+    /* what all the rest is made of; in room of the caller, or in `memory` */
+    int32_t *index; /* [n_blocks LANES] atom */
+    double *vector; /* [3][n_blocks LANES] r_ij */
+
+    /* what density_reverse reads beside the index, one array behind the other in `memory` */
     lanes *unit;           /* [n_blocks][3] */
     lanes *distance;       /* [n_blocks] r, 0 in the padding */
     lanes *inverse_r;      /* [n_blocks] 1 / r, 0 in the padding */
     lanes *core_slope;     /* [n_blocks] dV/dr of half the core energy of each pair */
     lanes *weight;         /* [n_channels][n_blocks] u[k][s_j], 0 in the padding */
     lanes *radial, *slope; /* [n_blocks][radial_rows] R and dR/dr, a function in the lanes of its neighbours */
-    lanes *memory;         /* where they are unless in room of the caller */
-    const lanes *room;     /* else NULL */
+    lanes *memory;
 
     /* beside them, for density_expand */
     int32_t *species; /* [n_blocks LANES] */
@@ -45,8 +47,6 @@ typedef struct {
     int gathered_capacity;
     double *gathered; /* [n_gathered][4] r_ij, r^2 */
     int32_t *neighbour;
-    double *vector;      /* [3][n_blocks LANES] r_ij after the sort */
-    real *slopes_of_one; /* [LANES][n_functions] */
 } environment;
 
 enum { OUT_OF_MEMORY = -1 };
@@ -56,10 +56,11 @@ void environment_free(environment *env);
 /* Registers that n neighbours take of memory that is given to environment_gather. */
 size_t environment_size(const descriptor *d, size_t n);
 
-/* Fills `env` for atom i of the structure. What density_reverse reads goes to `room`, from where environment_read has
- * it again, or to memory of `env` where room is NULL. Returns 0 or OUT_OF_MEMORY. */
+/* Fills `env` for atom i of the structure. With room, neighbours are written there and radial functions are made for
+ * density_expand only; environment_read makes of this, for a centre of that species, what density_reverse reads: to
+ * evaluate the functions again costs less than to write and to read them. Both return 0 or OUT_OF_MEMORY. */
 int environment_gather(const descriptor *d, const structure *s, size_t i, lanes *room, environment *env);
-void environment_read(const descriptor *d, lanes *room, environment *env);
+int environment_read(const descriptor *d, int species, lanes *room, environment *env);
 
 /* Adds dE_i/dr_ij [n_blocks][3] of centre i to the forces of its structure and to its virial. */
 void environment_scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial);
@@ -74,17 +75,6 @@ INLINE int radial_rows(const descriptor *d)
 {
     const int last = functions_of_each_l(d) ? d->l_max : 0;
     return d->radial_offset[last] + d->n_used[last];
-}
-
-/* Room is gone through from its begin to its end: asks for what lies some way ahead of the part of neighbours b. */
-INLINE void fetch_ahead(const descriptor *d, const environment *env, int b)
-{
-    enum { AHEAD = 8192, LINE = 64 }; /* bytes */
-    if (env->room == NULL)
-        return;
-    const size_t bytes = environment_size(d, env->n) * sizeof(lanes);
-    for (size_t at = bytes * b / env->n_blocks; at < bytes * (b + 1) / env->n_blocks; at += LINE)
-        __builtin_prefetch((const char *)env->room + AHEAD + at, 0, 2);
 }
 
 INLINE int real_neighbours(const environment *env, int b)

@@ -185,6 +185,17 @@ static lanes *keep_block(const evaluator *e, const descriptor *d, worker *w, con
     return room;
 }
 
+/* Asks for a part of where the next block will be kept, for each centre v of this one, which takes about as much as the
+ * one before. */
+static void fetch_next(const evaluator *e, const worker *w, int64_t block, int v)
+{
+    const int64_t *where = e->kept_where;
+    if (w->kept == NULL || block == w->part->begin || where[block] == NOT_KEPT || where[block - 1] == NOT_KEPT)
+        return;
+    const size_t size = where[block] - where[block - 1];
+    kept_fetch(w->kept, where[block] + size, size, v, e->blocks.count[block]);
+}
+
 /* A block of centres of a model of orders 0 to 2, one after the other. */
 static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, const structure *structures,
                            int64_t block, const evaluation *what, collected *now)
@@ -198,6 +209,7 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
     for (int64_t c = e->blocks.first[block]; c < e->blocks.first[block] + e->blocks.count[block]; c++) {
         const int32_t structure = e->blocks.centre_structure[c], atom = e->blocks.centre_atom[c];
         const size_t i = e->blocks.first_atom[structure] + atom;
+        fetch_next(e, w, block, (int)(c - e->blocks.first[block]));
         if (environment_gather(d, &structures[structure], atom, room, env))
             return OUT_OF_MEMORY;
         if (kept != NULL) {
@@ -250,6 +262,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     int one_structure = 1;
     for (int v = 0; v < count; v++) {
         environment *env = &w->env[read_again ? v : 0];
+        fetch_next(e, w, block, v);
         if (environment_gather(d, &structures[of[v]], atom[v], room, env))
             return OUT_OF_MEMORY;
         if (room != NULL)
