@@ -50,6 +50,7 @@ class LabelledStructure:
     virial : (3, 3) array or None, eV; −∂E/∂ε
     config_type : str
     origin : str, the file and the frame, for messages
+    reference : LabelledStructure or None, this structure before the labels of a baseline were taken off its own
     """
 
     atoms: object
@@ -58,6 +59,7 @@ class LabelledStructure:
     virial: np.ndarray | None
     config_type: str
     origin: str
+    reference: "LabelledStructure | None" = None
 
 
 def open_text(path):

@@ -22,7 +22,10 @@ from ase.calculators.lj import LennardJones
 def make(sigma=3.4):
     return LennardJones(sigma=sigma, epsilon=0.0104, rc=5.0)
 """
-MEMBERS = "members: [{calculator: 'pairs:make'}, {calculator: 'pairs:make', arguments: {sigma: 3.35}}]\nalpha: 1.5\n"
+CALCULATOR = {"calculator": "lj_pairs:make", "arguments": {}}
+MEMBERS = (
+    "members: [{calculator: 'lj_pairs:make'}, {calculator: 'lj_pairs:make', arguments: {sigma: 3.35}}]\nalpha: 1.5\n"
+)
 COMMITTEE = (
     "<ffcommittee name='comitia'> <ffsocket name='one' mode='unix'><address> a </address></ffsocket> {} </ffcommittee>"
 )
@@ -36,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     write_ipi_xyz(tmp_path / "init.xyz", crystal(SPECIES))
     for path in INPUTS.glob("*"):
         shutil.copy(path, tmp_path)
-    (tmp_path / "pairs.py").write_text(FACTORY)
+    (tmp_path / "lj_pairs.py").write_text(FACTORY)
     (tmp_path / "members.yaml").write_text(MEMBERS)
     (tmp_path / "member.yaml").write_text(MEMBERS + "drive: 1\n")
     monkeypatch.chdir(tmp_path)
@@ -88,7 +91,7 @@ FAULTS = {
         "nvt",
         SOCKET,
         COMMITTEE.format("<parse_json> True </parse_json> <baseline_name> b </baseline_name>"),
-        "warning: .*the forces of all members",
+        "warning: .*needs forces of the members",
     ),
     "nearest image": ("nvt", "<system>", "<fflj name='lj'/>\n<system>", "warning: .*<fflj> takes the nearest image"),
 }  # fmt: skip
@@ -139,7 +142,9 @@ def test_a_thin_cell_is_found(folder):
     write_ipi_xyz(folder / "init.xyz", crystal(SPECIES, (1, 2, 2)))
     (found,) = findings(check_input("nvt.xml", "model.safetensors", n_threads=1))
     assert re.match("warning: .*4.67 Å thin and the cutoff 5 Å.*every image is counted", found)
-    (folder / "mixed.yaml").write_text("members: [{model: model.safetensors}, {calculator: 'pairs:make'}]\nalpha: 2\n")
+    (folder / "mixed.yaml").write_text(
+        "members: [{model: model.safetensors}, {calculator: 'lj_pairs:make'}]\nalpha: 2\n"
+    )
     found = findings(check_input("nvt.xml", "mixed.yaml", n_threads=1))
     assert len(found) == 2
     assert "a calculator that takes the nearest image" in found[1]
@@ -159,7 +164,9 @@ def test_a_composed_potential_is_tried(folder):
     (folder / "members.yaml").write_text(MEMBERS.replace("alpha: 1.5", ""))
     (found,) = findings(check_potential(folder / "members.yaml", "init.xyz", 1))
     assert re.match("warning: .*alpha is 1 and the members are not calibrated", found)
-    (folder / "members.yaml").write_text("members: [{workers: 'unix:nobody'}, {calculator: 'pairs:make'}]\nalpha: 2\n")
+    (folder / "members.yaml").write_text(
+        "members: [{workers: 'unix:nobody'}, {calculator: 'lj_pairs:make'}]\nalpha: 2\n"
+    )
     (found,) = findings(check_potential(folder / "members.yaml", "init.xyz", 1))
     assert re.match("warning: .*workers must connect; no step was tried", found)
     (folder / "members.yaml").write_text(MEMBERS.replace("sigma", "delta"))
@@ -185,7 +192,25 @@ def test_the_command(folder, capsys):
     code, said = run("nvt.xml", "--model", "model.safetensors")
     assert code == 3
     assert "init.xyz is not there" in said
-    code, said = run("members.yaml", "--template", "pairs.py")
+    code, said = run("members.yaml", "--template", "lj_pairs.py")
     assert code == 3
     with pytest.raises(SettingsError, match="is no POTENTIAL"):
         run("fit.yaml")
+
+
+def test_corrections_without_their_baseline_are_found(folder):
+    model = small_model(SPECIES)
+    corrections = type(model)(model.descriptor, model.weights, [0.0, 0.0], metadata={"baseline": CALCULATOR})
+    corrections.save(folder / "corrections.safetensors")
+    (found,) = findings(check_input("nvt.xml", "corrections.safetensors", n_threads=1))
+    assert re.match("refusal: .*a model of corrections to calculator lj_pairs:make", found)
+    text = "committee: corrections.safetensors\nbaseline: {calculator: 'lj_pairs:make'}\nbaseline_uncertainty: 0.5\n"
+    (folder / "weighted.yaml").write_text(text)
+    path = folder / "nvt.xml"
+    assert findings(check_input(path, "weighted.yaml", n_threads=1)) == []
+    path.write_text(SOCKET.sub(COMMITTEE.format("<parse_json> True </parse_json>"), path.read_text()))
+    (found,) = findings(check_input(path, "weighted.yaml", n_threads=1))
+    assert re.match("refusal: .*not with what weighted.yaml says", found)
+    (folder / "weighted.yaml").write_text(text.replace("corrections", "model"))
+    (found,) = findings(check_potential("weighted.yaml", "init.xyz", 1))
+    assert re.match("refusal: .*a model of total energies", found)

@@ -1,5 +1,6 @@
 """`comitia serve POTENTIAL.yaml`: committees of anything, driven by real servers."""
 
+import copy
 import json
 import os
 import subprocess
@@ -148,8 +149,8 @@ def test_extras_of_a_weighted_baseline_say_its_weight(folder):
     from comitia.protocol.boundary import WireResults
     from comitia.units import HARTREE
 
-    model = small_model()
-    model.metadata["baseline"] = "Lennard-Jones"
+    model = copy.copy(small_model())
+    model.metadata = {"baseline": "Lennard-Jones"}
     model.save(folder / "model.safetensors")
     (folder / "potential.yaml").write_text(
         "committee: model.safetensors\nbaseline: {calculator: 'pairs:make'}\nbaseline_uncertainty: 0.1\n"
@@ -159,7 +160,7 @@ def test_extras_of_a_weighted_baseline_say_its_weight(folder):
     found = potential.evaluator(atoms.numbers, atoms.pbc, 1).compute(atoms.positions[None], atoms.cell.array[None])
     energies, _, _, extras = WireResults(mean=potential.drives_with_mean)(found)
     said = json.loads(extras[0])
-    base = lennard_jones(atoms, **FIRST)[0]
+    base = lennard_jones(atoms, **FIRST)[0] + model.reference_energy(atoms.numbers)
     mean = np.mean(said["committee_pot"]) * HARTREE
     assert_allclose(said["baseline_pot"] * HARTREE, base, rtol=1e-12)
     assert_allclose(energies[0] * HARTREE, base + said["wb_mixing"] * mean, rtol=1e-12)

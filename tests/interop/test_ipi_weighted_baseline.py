@@ -96,7 +96,9 @@ def test_from_all_members_or_from_two_or_by_ourselves_it_is_the_same(folder):
         assert ended_in_order(
             i_pi(start),
             serve(start, model="base.safetensors", names=[paths[0], paths[2]]),
-            serve(start, "--extras", "committee_force,committee_virial", names=[paths[1]], **CORRECTIONS),
+            serve(
+                start, "--corrections", "--extras", "committee_force,committee_virial", names=[paths[1]], **CORRECTIONS
+            ),
             serve(start, "--extras", "pseudo_members", names=[paths[3]], **CORRECTIONS),
             serve(start, model="potential.yaml"),
         )

@@ -1,5 +1,6 @@
 """`comitia eval`: errors and calibration of a model on a data set."""
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import click
 from comitia.cli.fit import draw_calibration, show_warning
 
 
-def write_predictions(path, structures, potential):
-    """Extended XYZ with what the model says: energy, forces, stress, and σ of the energy (eV)."""
+def write_predictions(path, structures, potential, baseline=None):
+    """Extended XYZ with what the model, on its baseline, says: energy, forces, stress, and σ of the energy (eV)."""
     import io
 
     from ase.calculators.singlepoint import SinglePointCalculator
@@ -19,10 +20,12 @@ def write_predictions(path, structures, potential):
 
     frames, predictions = [], potential.stream((s.atoms for s in structures), members=True)
     for structure, prediction in zip(structures, predictions, strict=True):
-        atoms = structure.atoms.copy()
+        atoms, structure = structure.atoms.copy(), structure.reference or structure
         found = {"energy": prediction.energy, "forces": prediction.forces}
         if atoms.cell.rank == 3:
             found["stress"] = prediction.stress
+        if baseline is not None:
+            found = _with_baseline(found, *baseline(atoms), atoms)
         atoms.info = {"config_type": structure.config_type}
         if prediction.energy_uncertainty is not None:
             atoms.info["energy_uncertainty"] = prediction.energy_uncertainty
@@ -41,6 +44,14 @@ def write_predictions(path, structures, potential):
     write_atomic(path, text.getvalue())
 
 
+def _with_baseline(found, energy, forces, virial, atoms):
+    """Total energy, forces and stress from those of the corrections and of the baseline."""
+    total = {"energy": found["energy"] + energy, "forces": found["forces"] + forces}
+    if virial is not None and "stress" in found:
+        total["stress"] = found["stress"] - virial / atoms.cell.volume
+    return total
+
+
 @click.command(name="eval", short_help="errors and calibration of a model on a data set")
 @click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 @click.argument("structures", metavar="DATA.xyz", type=click.Path(path_type=Path))
@@ -51,8 +62,11 @@ def write_predictions(path, structures, potential):
 @click.option("--forces-key", default=None, help="Name of the forces; default that of the fit.")
 @click.option("--virial-key", default=None, help="Name of the virial; default that of the fit.")
 @click.option("--stress-key", default=None, help="Name of the stress; default that of the fit.")
-def command(model, structures, json_path, output, figure, energy_key, forces_key, virial_key, stress_key):
+@click.pass_context
+def command(context, model, structures, json_path, output, figure, energy_key, forces_key, virial_key, stress_key):
     """RMSE and MAE of energies, forces and virials; NLL, miscalibration area; sigma of every structure.
+
+    A model of corrections is judged on its baseline, which must be where it was when the model was fitted.
 
     \b
     comitia eval silicon.safetensors Si_test.xyz.xz --json errors.json -o predicted.xyz
@@ -60,10 +74,13 @@ def command(model, structures, json_path, output, figure, energy_key, forces_key
     import msgspec
 
     import comitia
+    from comitia.engines.baselines import baseline_of
     from comitia.files import check_destination, write_json
+    from comitia.potential.source import source_name
     from comitia.settings import convert
     from comitia.structures import Keys, read_structures
     from comitia.training import evaluate_dataset
+    from comitia.training.corrections import corrected
     from comitia.training.summary import calibration_lines, error_lines
 
     for path in (json_path, output, figure):
@@ -73,10 +90,16 @@ def command(model, structures, json_path, output, figure, energy_key, forces_key
     names = convert(potential.metadata.get("settings", {}).get("keys", {}), Keys, f"{model}, keys")
     given = {"energy": energy_key, "forces": forces_key, "virial": virial_key, "stress": stress_key}
     keys = msgspec.structs.replace(names, **{kind: name for kind, name in given.items() if name is not None})
+    baseline = None
+    if potential.corrects is not None:
+        baseline = context.with_resource(contextlib.closing(baseline_of(potential, model)))
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show_warning
         labelled = read_structures(structures, keys)
+        if baseline is not None:
+            labelled = corrected(labelled, baseline)
+            click.echo(f"corrections, judged together with their baseline, {source_name(potential.corrects)}")
     found = evaluate_dataset(potential, labelled)
     click.echo("\n".join(error_lines({structures.name: found["errors"]})))
     for line in calibration_lines(found["calibration"]):
@@ -84,7 +107,7 @@ def command(model, structures, json_path, output, figure, energy_key, forces_key
     if figure is not None:
         draw_calibration(found["calibration"], figure)
     if output is not None:
-        write_predictions(output, labelled, potential)
+        write_predictions(output, labelled, potential, baseline)
     if json_path is not None:
         units = {"energy_error": "eV", "energy_uncertainty": "eV", "force_error": "eV/Å", "force_uncertainty": "eV/Å"}
         write_json(json_path, {"model": str(model), "data": str(structures), "units": units, **found})

@@ -1,5 +1,6 @@
 """`comitia fit`: a committee of potentials from reference data."""
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -66,17 +67,24 @@ def command(settings, output, figure, tune, quiet, **flags):
         check_destination(figure)
     loaded = load(settings, FitSettings)
     loaded = msgspec.structs.replace(loaded, **{name: value for name, value in flags.items() if value is not None})
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show_warning
+        options = {"directory": settings.parent, "output": output, "progress": not quiet}
+        if loaded.baseline is not None:
+            from comitia.engines.baselines import open_baseline
+
+            folders = settings.parent, Path.cwd()
+            options["baseline"] = open_baseline(loaded.baseline, *folders, n_threads=loaded.threads)
+            stack.callback(options["baseline"].close)
         if tune is not None:
             from comitia.training import front
 
-            report = front.tune(loaded, tune, directory=settings.parent, output=output, progress=not quiet)
+            report = front.tune(loaded, tune, **options)
             if not quiet:
                 click.echo("\n".join(front.tune_lines(report)))
             return
-        result = fit(loaded, directory=settings.parent, output=output, progress=not quiet)
+        result = fit(loaded, **options)
     if figure is not None:
         draw_calibration(result.report["calibration"].get("quality"), figure)
     if not quiet:

@@ -11,6 +11,8 @@ def description(potential):
     """Lines that say what a potential is, with units."""
     from ase.data import chemical_symbols
 
+    from comitia.potential.source import source_name
+
     descriptor, metadata = potential.descriptor, potential.metadata
     symbols = [chemical_symbols[z] for z in potential.species]
     orders = ", ".join(f"{count} of order {order}" for order, count in descriptor.orders.items())
@@ -38,6 +40,8 @@ def description(potential):
             f"  {symbol:<2} " + " ".join(f"{value:8.4f}" for value in column)
             for symbol, column in descriptor.pseudo_species.items()
         ]
+    if potential.corrects is not None:
+        lines.append(f"corrections to      {source_name(potential.corrects)}; its energies are no total energies")
     training = metadata.get("data")
     if training:
         counts = ", ".join(f"{number} {name}" for name, number in training["structures"].items() if number)

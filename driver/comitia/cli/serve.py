@@ -65,10 +65,11 @@ def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, 
 @click.option("--energy-threshold", metavar="EV/ATOM", type=Finite(0), help="For the uncertainty of the energy.")
 @click.option("--force-threshold", metavar="EV/Å", type=Finite(0), help="For that of the force on any atom (costly).")
 @click.option("--collect", default="extrapolation.xyz", show_default=True, help="Where collected frames are appended.")
+@click.option("--corrections", is_flag=True, help="MODEL is of corrections, and the server adds the baseline.")
 @click.option("--failed", default="failed.xyz", show_default=True, help="Where a structure goes that is not finite.")
 def command(
     model, template, names, shared, host, ports, wait, ready_file, offset, extras, threads, precision, sockets_prefix,
-    timeout, failed, **guards,
+    timeout, corrections, failed, **guards,
 ):  # fmt: skip
     """Compute energies and forces for a server of the i-PI protocol, or for several at once, until they say EXIT.
 
@@ -92,6 +93,7 @@ def command(
     from comitia.engines.guards import save_failed
     from comitia.engines.ipi_structure import read_initial_structure
     from comitia.files import file_hash, write_atomic
+    from comitia.potential.source import refuse_corrections
     from comitia.protocol import transports
     from comitia.protocol.service import ForceService
     from comitia.threads import default_threads
@@ -110,6 +112,8 @@ def command(
         potential = load_composed(model, precision)
     else:
         potential = comitia.load(model, precision)
+    if not (corrections or "pseudo_members" in extras):  # these are for a baseline of i-PI
+        refuse_corrections(potential, model)
     atoms = read_initial_structure(template, potential.species)
     service = ForceService(
         potential, atoms, n_threads=threads, subtract_reference=offset == "e0", extras=extras,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from comitia.engines.check_input import input_findings, order_findings
-from comitia.engines.check_potential import cutoff_of, heights, tried
+from comitia.engines.check_potential import correction_findings, cutoff_of, heights, tried
 from comitia.engines.ipi_input import IpiInput
 from comitia.engines.ipi_structure import read_initial_structure
 from comitia.errors import ComitiaError
@@ -122,6 +122,8 @@ def check_input(path, model=None, template=None, n_threads=None):
     potential = None
     if model is not None:
         potential = check.potential(model, atoms, n_structures, n_threads)
+        if run.root.find(".//ffcommittee/baseline_name") is None:
+            check.findings += correction_findings(potential, model)
     else:
         check.findings.append(warning(f"{path}: no potential was tried; name it with --model"))
     check.findings[:0] = input_findings(run, atoms, potential, str(model))
@@ -161,5 +163,5 @@ def check_potential(path, template=None, n_threads=None):
             check.structure(template, atoms)
     else:
         check.findings.append(warning(f"{path}: no step was tried; name a structure with --template"))
-    check.potential(path, atoms, 1, n_threads)
+    check.findings += correction_findings(check.potential(path, atoms, 1, n_threads), path)
     return check

@@ -72,8 +72,7 @@ def _force_fields(run):
         if element.get("matching", "auto").strip() == "lock" and batch != "1":
             yield refusal(
                 f"{run.path}: <ffsocket name='{element.get('name', '')}'> has matching='lock' and batches, which do "
-                "not "
-                "go together; write matching='any'"
+                "not go together; write matching='any'"
             )
 
 
@@ -85,8 +84,7 @@ def _committees(run, potential, name):
         if parses and potential is not None and not getattr(potential, "drives_with_mean", True):
             yield refusal(
                 f"{where} reads the members with parse_json and drives with their plain mean, not with what {name} "
-                "says "
-                "(a member, weights, or a weighted baseline); take the <ffsocket> out of the <ffcommittee>"
+                "says (a member, weights, or a weighted baseline); take the <ffsocket> out of the <ffcommittee>"
             )
         if (element.findtext("weights") or "").strip():
             yield warning(
@@ -98,9 +96,8 @@ def _committees(run, potential, name):
             )
         if parses and (element.findtext("baseline_name") or "").strip():
             yield warning(
-                f"{where} has a baseline, for which i-PI needs the forces of all members: start `comitia serve "
-                "--extras "
-                "committee_force,committee_virial`, or use the weighted baseline of a POTENTIAL.yaml, which needs none"
+                f"{where} has a baseline, for which i-PI needs forces of the members: start `comitia serve --extras "
+                "pseudo_members`, or take the weighted baseline of a POTENTIAL.yaml, which needs none"
             )
 
 
@@ -134,8 +131,8 @@ def _extras(run, potential):
     if not committee:
         yield warning(
             f"{run.path}: <output> does not print the energies of the members, so that there will be no committee "
-            "error; "
-            "add <trajectory filename='committee_pot' stride='1' extra_type='committee_pot'> extras </trajectory>"
+            "error; add <trajectory filename='committee_pot' stride='1' extra_type='committee_pot'> extras "
+            "</trajectory>"
         )
         return
     strides = {element.get("stride", "1").strip() for element in run.root.iterfind("output/properties")}
@@ -176,8 +173,8 @@ def _contraction(run):
         if contracted and "committee_pot" not in _listed(element.findtext("interpolate_extras")):
             yield refusal(
                 f"{run.path}: <force forcefield='{element.get('forcefield', '')}'> acts on {n_beads} of {run.n_beads} "
-                "beads "
-                "and committee_pot is printed of all; add <interpolate_extras> [ committee_pot ] </interpolate_extras>"
+                "beads and committee_pot is printed of all; add <interpolate_extras> [ committee_pot ] "
+                "</interpolate_extras>"
             )
 
 
@@ -235,8 +232,7 @@ def order_findings(found, expected, path, other):
         if one != two:
             yield refusal(
                 f"{path}: atom {index} is {one}, in {other} it is {two}; the protocol sends no species, so the order "
-                "must "
-                "be the same: give the client the structure that the server starts from"
+                "must be the same: give the client the structure that the server starts from"
             )
             return
 
@@ -247,9 +243,8 @@ def _nearest_image(run, atoms):
     if beside and atoms.pbc.any():
         yield warning(
             f"{run.path}: <{beside[0]}> takes the nearest image of an atom only, right while its cutoff is below half "
-            "of the "
-            f"thinnest direction of the cell, here {0.5 * heights(atoms).min():.2f} Å; a comitia model counts every "
-            "image"
+            f"of the thinnest direction of the cell, here {0.5 * heights(atoms).min():.2f} Å; a comitia model counts "
+            "every image"
         )
 
 
@@ -284,8 +279,7 @@ def _swaps(run, system):
         if n_beads > 1 and masses and max(masses) - min(masses) > 1e-3 * min(masses):
             yield refusal(
                 f"{run.path}: <atomswap> of {', '.join(there)}, whose masses differ, with {n_beads} beads: i-PI "
-                "ignores the "
-                "change of the spring energy; exchange with nbeads='1', or give both the same mass"
+                "ignores the change of the spring energy; exchange with nbeads='1', or give both the same mass"
             )
 
 

@@ -9,9 +9,11 @@ import numpy as np
 from comitia.engines.sources import CalculatorSource, WorkerSource
 from comitia.errors import ComitiaError
 from comitia.findings import refusal, warning
+from comitia.potential.source import source_name
 
 STEPS = 3
 MOVED = 0.01  # Å, how far the atoms go from step to step
+USUAL_CUTOFF = 5.0  # Å, of potentials that do not say theirs
 LARGEST_FORCE = 30.0  # eV/Å, beyond which a first step throws atoms out
 FEWEST_STRUCTURES, MOST_STRUCTURES = 1, 64  # of a step that are evaluated together
 
@@ -85,6 +87,15 @@ def try_steps(potential, atoms, n_structures=1, n_threads=None):
     )
 
 
+def correction_findings(potential, name):
+    """A refusal of corrections that nothing adds to what they correct."""
+    if getattr(potential, "corrects", None) is not None:
+        yield refusal(
+            f"{name}: is a model of corrections to {source_name(potential.corrects)}; name both in a POTENTIAL.yaml, "
+            "as `committee` and `baseline`"
+        )
+
+
 def potential_findings(potential, atoms, name):
     """Findings about a potential and the atoms it is to be used for, before it computes anything.
 
@@ -100,8 +111,7 @@ def potential_findings(potential, atoms, name):
     if settings is not None and potential.n_members > 1 and settings.alpha == 1.0 and potential.committee is None:
         yield warning(
             f"{name}: alpha is 1 and the members are not calibrated, so that the uncertainty is their bare spread; "
-            "give "
-            "the alpha that makes it as large as the errors on labelled structures"
+            "give the alpha that makes it as large as the errors on labelled structures"
         )
     if not atoms.pbc.any():
         return
@@ -111,11 +121,12 @@ def potential_findings(potential, atoms, name):
             f"{name}: the cell is {thin:.2f} Å thin and the cutoff {cutoff:g} Å, so that atoms see their own images; "
             "energies are right, every image is counted, but what is sampled is a small crystal: take a larger cell"
         )
-    if cutoff is not None and thin < 2 * cutoff and any(isinstance(s, CalculatorSource) for s in sources_of(potential)):
+    if thin < (cutoff or USUAL_CUTOFF) and any(
+        isinstance(source, CalculatorSource) for source in sources_of(potential)
+    ):
         yield warning(
             f"{name}: the cell is {thin:.2f} Å thin; a calculator that takes the nearest image of an atom only is "
-            "right "
-            "while its cutoff is below half of that"
+            "wrong in it, unless its cutoff is below half of that"
         )
 
 

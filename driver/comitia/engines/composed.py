@@ -6,19 +6,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from comitia.engines.baselines import describe
 from comitia.engines.sources import open_source
 from comitia.errors import ModelError, SettingsError
 from comitia.potential.mixing import combine_members, uncertainty_coefficients
+from comitia.potential.source import Source, same_baseline, source_name
 from comitia.settings import load
-
-
-class Source(msgspec.Struct, forbid_unknown_fields=True):
-    """One potential: a comitia model, an ASE calculator with its arguments, or workers that connect to a socket."""
-
-    model: str | None = None
-    calculator: str | None = None
-    arguments: dict = {}
-    workers: str | None = None
 
 
 class PotentialSettings(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,8 +43,9 @@ class ComposedPredictions:
     Attributes
     ----------
     energies, forces, virials : of what drives, baseline included
-    member_energies : (n_structures, n_members), of the corrections where there is a baseline
-    mixing : (n_structures,) weight of the corrections, and `baseline_energies`, eV; None without a baseline
+    member_energies : (n_structures, n_members), of the corrections less their reference energies with a baseline
+    mixing : (n_structures,) weight of the corrections, and `baseline_energies`, eV, with the reference energies of the
+        corrections; None without a baseline
     """
 
     energies: np.ndarray
@@ -90,6 +84,12 @@ class ComposedPotential:
                 _refuse_total_energies(source)
 
     @property
+    def corrects(self):
+        """The baseline that is missing where the members are corrections to one; None otherwise."""
+        missing = [] if self.baseline is not None else [getattr(source, "corrects", None) for source in self.sources]
+        return next((baseline for baseline in missing if baseline), None)
+
+    @property
     def drives_with_mean(self):
         """Whether the energy is the plain mean of the members, as i-PI's committees take it to be."""
         return self.drives_with_weighted_mean and self.weights is None
@@ -107,10 +107,24 @@ class ComposedPotential:
 
     def reference_energy(self, numbers):
         """Sum of the reference energies of atoms with these atomic numbers, eV: those of the first model."""
+        if self.baseline is not None:
+            raise ModelError(
+                "the energy is counted as the baseline counts it, and members without e0; leave out --offset"
+            )
         for source in self.sources:
             if hasattr(source, "reference_energy"):
                 return source.reference_energy(numbers)
         raise ModelError("no member has reference energies; leave out --offset")
+
+    def correction_reference(self, numbers):
+        """Sum of the reference energies of the corrections, eV: it goes with the baseline, as it says nothing new.
+
+        What is left of the corrections is near zero; the weighted baseline needs that, where they count by themselves.
+        """
+        if self.baseline is None:
+            return 0.0
+        known = [s.reference_energy(numbers) if hasattr(s, "reference_energy") else 0.0 for s in self.sources]
+        return float(np.average(known, weights=None if self.committee else self.weights))
 
     def evaluator(self, numbers, pbc, n_threads=None):
         """A `ComposedEvaluator` for these atoms."""
@@ -129,6 +143,7 @@ class ComposedEvaluator:
     def __init__(self, potential, numbers, pbc, n_threads):
         self.potential = potential
         self._members = [source.evaluator(numbers, pbc, n_threads) for source in potential.sources]
+        self._reference = potential.correction_reference(numbers)
         baseline = potential.baseline
         self._baseline = baseline.evaluator(numbers, pbc, n_threads) if baseline is not None else None
 
@@ -173,7 +188,8 @@ class ComposedEvaluator:
 
     def _combine(self, energies):
         settings, weights = self.potential.settings, self.potential.weights
-        return combine_members(energies, weights, settings.alpha, settings.drive, settings.baseline_uncertainty)
+        corrections = energies - self._reference
+        return combine_members(corrections, weights, settings.alpha, settings.drive, settings.baseline_uncertainty)
 
     def _rescaled(self, values):
         """Forces or virials of members (n_structures, n_members, ...) moved away from their mean by alpha."""
@@ -193,12 +209,13 @@ class ComposedEvaluator:
 
     def _with_baseline(self, predictions, found, positions, cells):
         base = self._baseline.compute(positions, cells)
+        baseline_energies = base.energies + self._reference
         return predictions | {
-            "energies": predictions["energies"] + base.energies,
+            "energies": predictions["energies"] + baseline_energies,
             "forces": predictions["forces"] + base.forces,
             "virials": predictions["virials"] + base.virials,
             "mixing": found.mixing,
-            "baseline_energies": base.energies,
+            "baseline_energies": baseline_energies,
         }
 
 
@@ -227,12 +244,21 @@ def _check(settings, n_members, has_baseline):
 
 
 def _refuse_total_energies(source):
-    metadata = getattr(source, "metadata", None)
-    if metadata is not None and not metadata.get("baseline"):
+    if hasattr(source, "corrects") and not source.corrects:
         raise ModelError(
             "the committee is a model of total energies, and the weighted baseline needs one of corrections to the "
             "baseline: fit it with `baseline:` in FIT.yaml"
         )
+
+
+def _refuse_another_baseline(sources, given):
+    for source in sources:
+        known = getattr(source, "corrects", None)
+        if known and not same_baseline(known, given):
+            raise ModelError(
+                f"the committee corrects {source_name(known)}, and the baseline is {source_name(given)}, another one "
+                "or changed since; give the one it was fitted beside"
+            )
 
 
 def load_composed(path, precision="float64"):
@@ -250,6 +276,8 @@ def load_composed(path, precision="float64"):
     try:
         sources = [open_source(source, path.parent, precision) for source in given]
         baseline = open_source(settings.baseline, path.parent, precision) if settings.baseline is not None else None
+        if baseline is not None:
+            _refuse_another_baseline(sources, describe(settings.baseline, path.parent, path.parent))
         return ComposedPotential(sources, settings, baseline)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error

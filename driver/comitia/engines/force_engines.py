@@ -15,6 +15,7 @@ from comitia.engines.lammps import find_program
 from comitia.engines.processes import Child, stop_all
 from comitia.engines.sources import calculated, make_calculator
 from comitia.errors import ComitiaError, EngineError, SettingsError, StructureError
+from comitia.potential.source import refuse_corrections
 from comitia.protocol.listeners import listen_tcp, listen_unix
 from comitia.protocol.requests import Failure, Request
 from comitia.protocol.worker import Deadlines
@@ -84,6 +85,7 @@ class ModelEngine:
 
         self.identity = {"model": _hash(path)}
         self._potential, self._n_threads = comitia.load(path), options.n_threads
+        refuse_corrections(self._potential, path)
 
     def labels(self, frames):
         """Labels of (number, ase.Atoms) pairs as they come: (number, Label or Failure)."""

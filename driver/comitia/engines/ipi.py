@@ -33,6 +33,7 @@ from comitia.errors import (
     UncertaintyError,
 )
 from comitia.files import file_hash, write_atomic, write_json
+from comitia.potential.source import refuse_corrections
 from comitia.threads import default_threads
 
 log = logging.getLogger(__name__)
@@ -283,6 +284,7 @@ def sample(
         raise SettingsError(f"{input_path}: has no <ffsocket>, so there is nobody to send forces to")
     folder = Path(directory or Path.cwd()).resolve()
     potential = comitia.load(model_path)
+    refuse_corrections(potential, model_path)
     total_steps = run.total_steps if total_steps is None else total_steps
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--directory {folder}: is not a folder; name another")

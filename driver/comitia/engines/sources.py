@@ -75,6 +75,12 @@ class CalculatorSource:
         self._make = lambda: make_calculator(specification, arguments, folder)
         self._first = self._make()  # what cannot be made is found out before anything starts
 
+    @property
+    def calculator(self):
+        """The first calculator, for any atoms."""
+        self._first = self._first or self._make()
+        return self._first
+
     def evaluator(self, numbers, pbc, n_threads=None):
         """One calculator for each set of atoms."""
         calculator, self._first = self._first or self._make(), None

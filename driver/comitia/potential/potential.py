@@ -105,6 +105,11 @@ class Potential:
         return tuple(int(z) for z in self.descriptor.species)
 
     @property
+    def corrects(self):
+        """The baseline that the potential is a correction to, as its fit described it; None for total energies."""
+        return self.metadata.get("baseline")
+
+    @property
     def cutoff(self):
         """Å."""
         return self.descriptor.cutoff

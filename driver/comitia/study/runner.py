@@ -61,7 +61,10 @@ class StudyRun:
     def _fit_settings(self):
         from comitia.training import FitSettings
 
-        return convert(self.study.fit, FitSettings, f"{self.path}, fit")
+        settings = convert(self.study.fit, FitSettings, f"{self.path}, fit")
+        if settings.baseline is not None:
+            raise SettingsError(f"{self.path}, fit: baseline: a study samples with the model alone; leave it out")
+        return settings
 
     def run(self):
         """Every stage that is not done yet; the content of results.json."""

@@ -84,9 +84,12 @@ def split(structures, settings, find):
 
 
 def fingerprint(structures):
-    """SHA-256 of species, positions, cells and labels of the structures, in order; independent of the file's form."""
+    """SHA-256 of species, positions, cells and labels of the structures, in order; independent of the file's form.
+
+    The labels are those of the file: what a baseline took off does not count.
+    """
     digest = hashlib.sha256()
-    for s in structures:
+    for s in (s.reference or s for s in structures):
         digest.update(np.asarray(s.atoms.numbers, dtype="<i4").tobytes())
         for array in (s.atoms.positions, s.atoms.cell.array, s.energy, s.forces, s.virial):
             digest.update(b"-" if array is None else np.asarray(array, dtype="<f8").tobytes())

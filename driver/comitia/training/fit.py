@@ -8,6 +8,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -16,7 +17,7 @@ from comitia.files import check_destination, write_json
 from comitia.progress import Stages
 from comitia.structures import check_species, read_structures, stem
 from comitia.threads import default_threads
-from comitia.training import cost, dataset
+from comitia.training import corrections, cost, dataset
 from comitia.training.calibration import Calibration
 from comitia.training.columns import choose_columns, used_columns
 from comitia.training.committee import fit_committee, refine
@@ -91,6 +92,19 @@ def check_weights(settings, structures):
             near = difflib.get_close_matches(name, types, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"the data have {', '.join(sorted(types))}"
             raise SettingsError(f"weights: no structure has the config_type {name!r}; {hint}")
+
+
+def with_baseline(settings, baseline):
+    """The settings of a fit to corrections: the baseline has a repulsive core of its own.
+
+    Raises
+    ------
+    SettingsError
+        where the settings name a baseline and none was opened.
+    """
+    if (settings.baseline is None) != (baseline is None):
+        raise SettingsError("baseline: is opened by `comitia fit` and `comitia fit --tune`; leave it out here")
+    return settings if baseline is None else msgspec.structs.replace(settings, core=False)
 
 
 class _Fit:
@@ -274,7 +288,7 @@ class _Fit:
             return evaluate(self.potential(), structures, step=step)
 
 
-def fit(settings, directory=".", output=None, progress=True):
+def fit(settings, directory=".", output=None, progress=True, baseline=None):
     """Fit a committee as the settings say, write the model file and its report.
 
     Parameters
@@ -283,6 +297,7 @@ def fit(settings, directory=".", output=None, progress=True):
     directory : folder that the paths of the settings are relative to
     output : path of the model file; by default the name of the data file, in the current folder
     progress : bool, whether to show a progress bar on a terminal
+    baseline : what the `baseline` of the settings names, see `comitia.engines.sources.Baseline`
 
     Returns
     -------
@@ -295,10 +310,13 @@ def fit(settings, directory=".", output=None, progress=True):
     """
     begin = time.perf_counter()
     check_settings(settings)
+    settings = with_baseline(settings, baseline)
     output = Path(output) if output is not None else Path(f"{stem(settings.data)}.safetensors")
     data = find_input(directory, settings.data)
     _check_output(output, data)
-    earlier = EarlierFit(find_input(directory, settings.previous), settings) if settings.previous else None
+    earlier = None
+    if settings.previous:
+        earlier = EarlierFit(find_input(directory, settings.previous), settings, baseline)
     structures = read_structures(data, settings.keys)
     if earlier is None:
         check_weights(settings, structures)
@@ -310,6 +328,8 @@ def fit(settings, directory=".", output=None, progress=True):
     if len(split.training) < (1 if earlier else 2):
         raise StructureError(f"{settings.data}: {len(split.training)} structures are left to train on; give more")
     with Stages(progress) as stages, threadpool_limits(1, "blas"):  # threads are ours: over structures and over fits
+        if baseline is not None:
+            split = corrections.corrected_split(split, baseline, stages)
         work = _Fit(settings, split, stages, output, earlier)
         work.run()
         validation = work.evaluate("validation", split.validation)
@@ -321,6 +341,8 @@ def fit(settings, directory=".", output=None, progress=True):
         if settings.members > 1 and held_out is not None:
             energy, forces = held_out.calibrate()
         report = fit_report(work, validation, test, Calibrated(source, held_out, energy, forces))
+        if baseline is not None:
+            report["baseline"] = baseline.description(output.parent) | {"removed": corrections.removed(split.training)}
     potential = work.potential(energy, forces, metadata=report)
     potential.save(output)
     work.finish(output, potential, report["data"], held_out.records if held_out is not None else [])

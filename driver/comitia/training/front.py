@@ -12,7 +12,8 @@ from comitia.files import check_destination, write_atomic, write_json
 from comitia.progress import Stages
 from comitia.structures import read_structures, stem
 from comitia.training import dataset
-from comitia.training.fit import check_weights, find_input
+from comitia.training.corrections import corrected_split
+from comitia.training.fit import check_weights, find_input, with_baseline
 from comitia.training.settings import FitSettings, HoldOut, check_settings
 from comitia.training.tuning import Search, front
 
@@ -23,7 +24,7 @@ HEADINGS = ("", "cutoff", "features", "order", "cost", "energy RMSE", "forces RM
 COLUMN_UNITS = ("", "Å", "", "", "µs/atom", "meV/atom", "eV/Å", "", "")
 
 
-def tune(settings, minutes, directory=".", output=None, progress=True):
+def tune(settings, minutes, directory=".", output=None, progress=True, baseline=None):
     """Search cutoff and basis for a time, and write what was found into the folder MODEL_STEM.tune.
 
     The folder holds `tune.json`, `front.png`, settings `FIT-1.yaml` … for the points of the front by increasing cost,
@@ -36,6 +37,7 @@ def tune(settings, minutes, directory=".", output=None, progress=True):
     directory : folder that the paths of the settings are relative to
     output : path of the model file that is meant; by default the name of the data file, in the current folder
     progress : bool, whether to show a progress bar on a terminal
+    baseline : as in `comitia.training.fit`
 
     Returns
     -------
@@ -48,7 +50,7 @@ def tune(settings, minutes, directory=".", output=None, progress=True):
             raise SettingsError(f"{name}: a search for the basis cannot keep it; leave it out, or fit without --tune")
     folder = Path(output or stem(settings.data)).with_suffix("").with_suffix(".tune")
     check_destination(folder / "tune.json" if folder.is_dir() else folder)
-    settings = _with_absolute_paths(settings, directory)
+    settings = with_baseline(_with_absolute_paths(settings, directory), baseline)
     structures = read_structures(settings.data, settings.keys)
     check_weights(settings, structures)
     judged = settings.validation or HoldOut(fraction=VALIDATION, seed=settings.seed)
@@ -56,6 +58,8 @@ def tune(settings, minutes, directory=".", output=None, progress=True):
     if len(split.training) < 2 or not split.validation:
         raise StructureError(f"{settings.data}: too few structures to judge by; give more, or a validation file")
     with Stages(progress) as stages, threadpool_limits(1, "blas"):
+        if baseline is not None:
+            split = corrected_split(split, baseline, stages)
         search = Search(settings, split, 60 * minutes, folder, stages)
         search.run()
     rows = _rows(search)
@@ -87,6 +91,9 @@ def _with_absolute_paths(settings, directory):
         held = getattr(settings, name)
         if held is not None and held.file is not None:
             changes[name] = msgspec.structs.replace(held, file=str(find_input(directory, held.file).resolve()))
+    if settings.baseline is not None and settings.baseline.model is not None:
+        model = str(find_input(directory, settings.baseline.model).resolve())
+        changes["baseline"] = msgspec.structs.replace(settings.baseline, model=model)
     return msgspec.structs.replace(settings, **changes)
 
 

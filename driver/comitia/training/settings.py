@@ -7,6 +7,7 @@ import msgspec
 from comitia.density import Basis
 from comitia.density.features import MAX_ORDER
 from comitia.errors import SettingsError
+from comitia.potential.source import Source
 from comitia.structures import Keys
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -93,6 +94,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_cost : µs/atom of an evaluation (energy, forces and virial, one thread of this machine): the largest basis
         that takes no longer
     basis : options of the descriptor; each replaces what the accuracy or target_cost says
+    baseline : potential that the model corrects: it is fitted to what is left of the labels, and has no core
     groups : frames that are drawn together
     core : whether a repulsive ZBL core acts below the closest contacts of the data
     threads : number of threads; by default all cores
@@ -116,6 +118,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: Literal["fast", "balanced", "accurate"] | None = None
     target_cost: Positive | None = None
     basis: Basis = msgspec.field(default_factory=Basis)
+    baseline: Source | None = None
     groups: Groups = Groups()
     core: bool = True
     threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)] | None = None

@@ -1,5 +1,7 @@
 """The report of a fit or an evaluation as lines of text."""
 
+from comitia.potential.source import source_name
+
 MOST_OUTLIERS = 10  # that are printed
 HEADINGS = ("", "energy RMSE", "MAE", "forces RMSE", "MAE", "virial RMSE", "MAE")
 COLUMN_UNITS = ("", "meV/atom", "meV/atom", "eV/Å", "eV/Å", "meV/atom", "meV/atom")
@@ -59,6 +61,18 @@ def outlier_lines(outliers):
     return lines
 
 
+def _baseline_lines(baseline):
+    """What a baseline takes off the labels."""
+    if baseline is None:
+        return []
+    taken = [
+        f"{kind} {found['reference']:.4g} -> {found['corrections']:.4g} {unit}"
+        for kind, unit in (("energy", "meV/atom"), ("forces", "eV/Å"))
+        if (found := baseline["removed"].get(kind))
+    ]
+    return [f"corrections to {source_name(baseline)}, root mean squares: {', '.join(taken)}"]
+
+
 def fit_lines(report):
     """What `comitia fit` prints."""
     structures, calibration = report["data"]["structures"], report["calibration"]
@@ -70,6 +84,7 @@ def fit_lines(report):
     lines = [
         f"structures  {counts}  atoms {report['data']['atoms']}  "
         f"features {report['features']['per_species']} per species  cost {report['cost']['value']:.1f} µs/atom",
+        *_baseline_lines(report.get("baseline")),
         *error_lines(report["errors"]),
         f"regularisation  strength {chosen['strength']:.2e} ({chosen['chosen_by']})  weights energy "
         f"{chosen['kind_weights']['energy']:.3g} virial {chosen['kind_weights']['virial']:.3g} relative to forces",

@@ -21,6 +21,7 @@ import numpy as np
 
 from comitia.errors import ModelError, SettingsError, StructureError
 from comitia.potential import load
+from comitia.potential.source import same_baseline
 from comitia.tensor_file import read_tensors, write_tensors
 from comitia.training import dataset
 from comitia.training.groups import deal_folds, extend_groups
@@ -31,7 +32,7 @@ from comitia.training.validation import Record
 
 REMEDY = "fit all of the data with `keep_sums: true`"
 MAY_CHANGE = {"data", "keys", "validation", "test", "folds", "seed", "regularisation", "groups", "threads"}
-MAY_CHANGE |= {"previous", "keep_sums"}
+MAY_CHANGE |= {"previous", "keep_sums", "baseline"}  # which is compared by its content
 INDEX = "index.safetensors"
 
 
@@ -88,6 +89,7 @@ class EarlierFit:
     ----------
     path : path of its model file
     settings : FitSettings of the new fit
+    baseline : that of the new fit, or None
 
     Raises
     ------
@@ -97,8 +99,9 @@ class EarlierFit:
         where the new settings describe other rows.
     """
 
-    def __init__(self, path, settings):
+    def __init__(self, path, settings, baseline=None):
         self.path, self.potential = Path(path), load(path)
+        self._check_baseline(baseline)
         self._check_settings(settings)
         self.folder = sums_folder(path)
         index = self.folder / INDEX
@@ -115,6 +118,12 @@ class EarlierFit:
             for record in records
         ]
         self.stratum, self.fold = np.array(self.index["stratum"], int), np.array(self.index["fold"], int)
+
+    def _check_baseline(self, baseline):
+        """The labels must be corrected for the same baseline, or for none."""
+        known, given = self.potential.corrects, baseline and baseline.description(".")
+        if (known is None) != (given is None) or not same_baseline(known, given):
+            raise SettingsError(f"baseline: is not that of {self.path}; keep it, or fit without `previous`")
 
     def _check_settings(self, settings):
         default = msgspec.to_builtins(FitSettings(data="", cutoff=1.0))
