@@ -69,7 +69,7 @@ def client_outcome(pieces):
 
 def server_outcome(pieces, batch_size=None):
     """What the server says and believes, and how it ends, an error included."""
-    server, said = ForceServer(2, "a:b", batch_size), []
+    server, said = ForceServer(2, "Ar2", batch_size), []
 
     def listen():
         while (event := server.next_event()) is not None:

@@ -86,11 +86,15 @@ def test_padding_of_a_batch_is_evaluated_once():
 
 def test_a_server_that_names_its_atoms_must_have_ours():
     client = ForceClient(6, "OH2OH2")
-    client.feed(messages.encode_init(0, "a : 1, species:OH2OH2") + messages.header("STATUS"))
+    client.feed(messages.encode_init(messages.species_number("OH2OH2"), "#") + messages.header("STATUS"))
     assert isinstance(client.next_event(), Send)
+    for text, species in ((" ", "OH2OH2"), ("a : #", "OH2OH2"), ("#", None)):  # the replica is a number of a bead
+        client = ForceClient(6, species)
+        client.feed(messages.encode_init(1, text) + messages.header("STATUS"))
+        assert isinstance(client.next_event(), Send)
     client = ForceClient(6, "OH2OH2")
-    client.feed(messages.encode_init(0, "species:O2H4"))
-    with pytest.raises(ProtocolError, match="the server has the atoms O2H4, the template OH2OH2"):
+    client.feed(messages.encode_init(messages.species_number("O2H4"), "#"))
+    with pytest.raises(ProtocolError, match="atoms of the server are not those of the template, OH2OH2"):
         client.next_event()
 
 

@@ -17,6 +17,7 @@ vectors in its columns, and virials are transposed likewise.
 """
 
 import struct
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ FROM_CLIENT = ("NEEDINIT", "READY", "HAVEDATA")  # answers to STATUS; FORCEREADY
 MAX_ATOMS = 50_000_000
 MAX_BATCH = 65_536
 MAX_TEXT = 1 << 20  # bytes of an INIT string
+INTRODUCTION = "#"  # what INIT says where its replica is a `species_number`
 MAX_NAME = 255  # bytes of the name of a segment of shared memory
 MAX_EXTRAS = 1 << 26  # bytes of one extras string
 MAX_BODY = 1 << 33  # bytes of one message
@@ -137,15 +139,18 @@ def read_count(buffer, offset, limit, what):
     return count
 
 
-def announced(text, name):
-    """The last value that an INIT string gives to `name`, or None."""
-    tokens = [token.partition(":") for token in text.split(",")]
-    return next((value.strip() for key, found, value in reversed(tokens) if found and key.strip() == name), None)
+def species_number(species):
+    """The replica number by which a server of ours says which atoms it has, for instance "OH2OH2"; 31 bits.
+
+    INIT has no better place for it: pw.x reads one byte of its text, whatever its length, CP2K into 1024.
+    """
+    return zlib.crc32(species.encode()) & 0x7FFFFFFF
 
 
 def batch_size_announced(text):
     """The number of structures in every POSDATA that an INIT string announces, or None without an announcement."""
-    value = announced(text, "batch_size")
+    tokens = [token.partition(":") for token in text.split(",")]
+    value = next((v.strip() for key, found, v in reversed(tokens) if found and key.strip() == "batch_size"), None)
     if value is None:
         return None
     try:

@@ -6,12 +6,14 @@ import numpy as np
 
 from comitia.errors import PeerError, ProtocolError
 from comitia.protocol.messages import (
+    INTRODUCTION,
     ForceReady,
     PositionData,
     encode_init,
     encode_position_data,
     header,
     read_client_message,
+    species_number,
 )
 from comitia.protocol.states import Closed, Send
 
@@ -49,27 +51,24 @@ class ForceServer:
     Parameters
     ----------
     n_atoms : int, atoms in every structure
-    text : str, `key : value` pairs for the worker's INIT
+    species : str, the atoms in their order, such as "OH2OH2", which workers of ours compare with theirs; or empty
     batch_size : int or None, structures in one message to workers that ask for INIT
-    replica : int, number that the worker is introduced with
     """
 
-    def __init__(self, n_atoms, text="", batch_size=None, replica=0):
+    def __init__(self, n_atoms, species="", batch_size=None):
         self.n_atoms = n_atoms
         self.state = "greeted"
         self.capacity = 1  # structures that one request may hold
         self.n_messages = 0
-        self._introduction = encode_init(replica, ", ".join(self._introduce(text, batch_size))) + STATUS
+        text, replica = (INTRODUCTION, species_number(species)) if species else (" ", 0)
+        text += f", batch_size:{batch_size}" if batch_size and batch_size > 1 else ""
+        self._introduction = encode_init(replica, text) + STATUS
         self._batch_size = batch_size if batch_size and batch_size > 1 else None
         self._buffer = bytearray()
         self._outgoing = STATUS
         self._n_asked = 0
         self._events, self._held = [], None
         self._ended = False
-
-    @staticmethod
-    def _introduce(text, batch_size):
-        return [part for part in (text, f"batch_size:{batch_size}" if batch_size and batch_size > 1 else "") if part]
 
     @property
     def inside_message(self):

@@ -6,12 +6,13 @@ import numpy as np
 
 from comitia.errors import PeerError, ProtocolError
 from comitia.protocol.messages import (
+    INTRODUCTION,
     ForceReady,
-    announced,
     batch_size_announced,
     encode_force_ready,
     header,
     read_server_message,
+    species_number,
 )
 
 FORCE_CLIENT = {  # (state, message received) -> next state
@@ -152,11 +153,11 @@ class ForceClient:
         if message.name == "INIT":
             self.replica = message.replica
             self.batch_size = batch_size_announced(message.text)
-            theirs = announced(message.text, "species")
-            if theirs is not None and self.species is not None and theirs != self.species:
+            theirs = message.replica if message.text.startswith(INTRODUCTION) else None
+            if theirs is not None and self.species is not None and theirs != species_number(self.species):
                 raise ProtocolError(
-                    f"the server has the atoms {theirs:.200}, the template {self.species:.200}; start the client with "
-                    "the structure that the server holds, its atoms in the same order"
+                    f"the atoms of the server are not those of the template, {self.species:.200}; start the client "
+                    "with the structure that the server holds, its atoms in the same order"
                 )
             return self.next_event()
         if message.name == "POSDATA":

@@ -31,7 +31,7 @@ class WorkerPool:
     ----------
     listeners : list of Listener, closed with the pool
     n_atoms : int
-    species : str, what workers that ask for INIT are told of the atoms, such as "OH2OH2"
+    species : str, the atoms in their order, such as "OH2OH2", which workers of ours compare with theirs
     batch_size : int or None, structures in one message to workers that ask for INIT; they must know of batches
     deadlines : Deadlines
     wait : float, s without any worker before the pool gives up
@@ -47,8 +47,7 @@ class WorkerPool:
         self.listeners, self.n_atoms = list(listeners), n_atoms
         self.deadlines = deadlines or Deadlines()
         self.wait, self.attempts, self.max_workers = wait, attempts, max_workers
-        self._text = f"species:{species}" if species else ""
-        self._batch_size, self._watch = batch_size, watch
+        self._species, self._batch_size, self._watch = species, batch_size, watch
         self._workers = set()
         self.n_seen = self.n_lost = 0  # connections so far; those that ended badly
         self._queue, self._outcomes = RequestQueue(()), []
@@ -209,7 +208,7 @@ class WorkerPool:
             if stream is None:
                 log.warning("%s", name)
                 continue
-            machine = ForceServer(self.n_atoms, self._text, self._batch_size, self.n_seen)
+            machine = ForceServer(self.n_atoms, self._species, self._batch_size)
             worker = Worker(stream, f"worker {self.n_seen} ({name})", machine)
             self.n_seen += 1
             self._workers.add(worker)
