@@ -2,6 +2,8 @@ from libc.stdint cimport int32_t, int64_t
 
 
 cdef extern from "descriptor.h" nogil:
+    enum:
+        PADDING
     ctypedef struct harmonics_table:
         pass
     void harmonics_prepare(harmonics_table *table)
@@ -29,6 +31,9 @@ cdef extern from "descriptor.h" nogil:
         const int32_t *feature
         const double *scale
         const int32_t *component_source
+        int n_rows
+        const int32_t *row_place
+        const int32_t *row_component
         const int32_t *component_function
         const int32_t *component_lm
         const int32_t *component_channel

@@ -20,7 +20,7 @@ cdef class MemberKernel:
         self.n_members = len(weights)
         if weights.shape[1:] != (kernel.n_species, kernel.n_features):
             raise ValueError(f"weights must have shape (n_members, {kernel.n_species}, {kernel.n_features})")
-        self.n_columns = (self.n_members + 7) // 8 * 8  # PADDING of lanes.h
+        self.n_columns = (self.n_members + PADDING - 1) // PADDING * PADDING
         rows = np.zeros((kernel.n_species, len(program["dot_other"]), self.n_columns))
         of_dots = weights[:, :, program["dot_feature"]] * program["dot_factor"]
         rows[:, :, : self.n_members] = np.moveaxis(of_dots, 0, 2)

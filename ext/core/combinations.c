@@ -9,19 +9,19 @@ struct combination_worker {
     environment env[LANES];
     lanes *terms, *adjoint, *gradient; /* [n_terms], [2][n_components], [2][n_blocks][3] */
     lanes *weight, *features;          /* [n_features] for a block of several structures */
-    real *A, *A_adjoint;               /* [n_density], [2][n_density] */
+    real *A, *A_adjoint, *A_adjoints;  /* [LANES][density_stride] of one set of weights, and of two */
     real *coefficients;                /* [n_sets][n_coefficients] of one structure and species */
     int32_t structure, species;        /* which these are of; -1: none yet */
     double *forces, *virials;          /* [n_sets][n_atoms][3], [n_sets][n_structures][9] */
-    size_t capacity[10], n_allocations;
+    size_t capacity[11], n_allocations;
 };
 
 static void worker_free(combination_worker *w)
 {
     for (int v = 0; v < LANES; v++)
         environment_free(&w->env[v]);
-    void *arrays[] = {w->terms, w->adjoint,   w->gradient,     w->weight, w->features,
-                      w->A,     w->A_adjoint, w->coefficients, w->forces, w->virials};
+    void *arrays[] = {w->terms,     w->adjoint,    w->gradient,     w->weight, w->features, w->A,
+                      w->A_adjoint, w->A_adjoints, w->coefficients, w->forces, w->virials};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
 }
@@ -43,12 +43,14 @@ static int worker_begin(combination_worker *w, const descriptor *d, size_t n_ato
     size_t *c = w->capacity, *n = &w->n_allocations;
     const size_t n_features = d->n_features, n_forces = 3 * n_atoms * n_sets, n_virials = 9 * n_structures * n_sets;
     const size_t n_terms = d->n_terms, n_components = d->n_components, one = sizeof(lanes), n_before = *n;
+    const size_t n_density = LANES * density_stride(d, 1), n_densities = LANES * density_stride(d, 2);
     if (reserve((void **)&w->terms, &c[0], n_terms, one, n) ||
         reserve((void **)&w->adjoint, &c[1], 2 * n_components, one, n) ||
         reserve((void **)&w->weight, &c[2], n_features, one, n) ||
         reserve((void **)&w->features, &c[3], n_features, one, n) ||
-        reserve((void **)&w->A, &c[4], d->n_density, sizeof(real), n) ||
-        reserve((void **)&w->A_adjoint, &c[5], 2 * d->n_density, sizeof(real), n) ||
+        reserve((void **)&w->A, &c[4], n_density, sizeof(real), n) ||
+        reserve((void **)&w->A_adjoint, &c[5], n_density, sizeof(real), n) ||
+        reserve((void **)&w->A_adjoints, &c[10], n_densities, sizeof(real), n) ||
         reserve((void **)&w->coefficients, &c[6], n_sets * n_coefficients(d), sizeof(real), n) ||
         reserve((void **)&w->forces, &c[7], n_forces, sizeof(double), n) ||
         reserve((void **)&w->virials, &c[8], n_virials, sizeof(double), n))
@@ -57,7 +59,8 @@ static int worker_begin(combination_worker *w, const descriptor *d, size_t n_ato
         memset(w->terms, 0, n_terms * one);
         memset(w->weight, 0, n_features * one);
         memset(w->features, 0, n_features * one);
-        memset(w->A_adjoint, 0, 2 * d->n_density * sizeof(real)); /* stays so where no feature reads A */
+        memset(w->A_adjoint, 0, n_density * sizeof(real)); /* stays so where no feature reads A */
+        memset(w->A_adjoints, 0, n_densities * sizeof(real));
     }
     memset(w->forces, 0, n_forces * sizeof(double));
     memset(w->virials, 0, n_virials * sizeof(double));
@@ -141,7 +144,7 @@ static int make_again(const task *t, combination_worker *w, int64_t centre, int 
     const structure *s = &t->structures[blocks->centre_structure[centre]];
     if (environment_gather(t->d, s, blocks->centre_atom[centre], NULL, &w->env[v]))
         return OUT_OF_MEMORY;
-    density_expand(t->d, &w->env[v], w->A);
+    density_expand(t->d, &w->env[v], w->A + v * density_stride(t->d, 1));
     return 0;
 }
 
@@ -171,7 +174,10 @@ static int block_quadratic(const task *t, combination_worker *w, const kept_memo
                                t->d,
                                coefficients_of(t, w, blocks->centre_structure[c], blocks->species[block], set + s), A,
                                w->A_adjoint + s * n_density));
-            if (add_forces(t, w, &w->env[0], w->A_adjoint, c, set, n))
+            for (size_t place = 0; n == 2 && place < n_density; place += LANES)
+                interleave(*(lanes *)(w->A_adjoint + place), *(lanes *)(w->A_adjoint + n_density + place),
+                           (lanes *)(w->A_adjoints + 2 * place), (lanes *)(w->A_adjoints + 2 * place + LANES));
+            if (add_forces(t, w, &w->env[0], n == 2 ? w->A_adjoints : w->A_adjoint, c, set, n))
                 return OUT_OF_MEMORY;
         }
     }
@@ -212,15 +218,17 @@ static int block_correlations(const task *t, combination_worker *w, const kept_m
     const int64_t first = t->e->blocks.first[block];
     const int count = t->e->blocks.count[block], species = t->e->blocks.species[block];
     lanes *kept = kept_of(t, memory, block), *terms = kept != NULL ? kept : w->terms;
-    for (int v = 0; kept == NULL && v < count; v++) {
+    for (int v = 0; kept == NULL && v < count; v++)
         if (make_again(t, w, first + v, v))
             return OUT_OF_MEMORY;
-        correlations_load(d, w->A, v, terms);
-    }
+    if (kept == NULL)
+        correlations_load(d, count, w->A, terms);
     for (size_t set = 0; set < t->what->n_sets; set += 2) {
         const int n = set + 2 <= t->what->n_sets ? 2 : 1;
         lanes energy[2], *room = kept != NULL ? kept + d->n_terms : NULL;
         reverse_block(t, w, terms, block, set, n, energy);
+        real *A_adjoint = n == 2 ? w->A_adjoints : w->A_adjoint;
+        correlations_store(d, n, w->adjoint, count, A_adjoint);
         for (int v = 0; v < count; v++) {
             if (set == 0)
                 fetch_next(t, memory, block, v);
@@ -230,11 +238,9 @@ static int block_correlations(const task *t, combination_worker *w, const kept_m
                     return OUT_OF_MEMORY;
                 room += environment_size(d, env->n);
             }
-            for (int s = 0; s < n; s++) {
-                correlations_store(d, w->adjoint + (size_t)s * d->n_components, v, w->A_adjoint + s * d->n_density);
+            for (int s = 0; s < n; s++)
                 add_energy(t, set + s, first + v, env, energy[s][v]);
-            }
-            if (add_forces(t, w, env, w->A_adjoint, first + v, set, n))
+            if (add_forces(t, w, env, A_adjoint + v * density_stride(d, n), first + v, set, n))
                 return OUT_OF_MEMORY;
         }
     }

@@ -34,7 +34,6 @@
 #define density_reverse_two COPY(density_reverse_two)
 #define density_tangent COPY(density_tangent)
 #define correlations_load COPY(correlations_load)
-#define correlations_clear COPY(correlations_clear)
 #define correlations_store COPY(correlations_store)
 #define correlations_weights COPY(correlations_weights)
 #define correlations_evaluate COPY(correlations_evaluate)

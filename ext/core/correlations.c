@@ -7,24 +7,43 @@
 #define SCALAR real
 #include "coupling.h"
 
-void correlations_load(const descriptor *d, const real *A, int lane, lanes *terms)
+void correlations_load(const descriptor *d, int count, const real *A, lanes *terms)
 {
-    real *out = (real *)terms + lane;
-    for (int c = 0; c < d->n_components; c++)
-        out[(size_t)c * LANES] = A[d->component_source[c]];
+    for (int p = 0; p < d->n_rows * PADDING; p += LANES) {
+        const int32_t *component = d->row_component + p;
+        const real *place = A + d->row_place[p / PADDING] + p % PADDING;
+        lanes row[LANES];
+        for (int v = 0; v < LANES; v++)
+            row[v] = v < count ? *(const lanes *)(place + v * density_stride(d, 1)) : (lanes){0};
+        transpose(row);
+        for (int i = 0; i < LANES; i++)
+            if (component[i] >= 0)
+                terms[component[i]] = row[i];
+    }
 }
 
-void correlations_clear(const descriptor *d, int lane, lanes *terms)
+INLINE void store(const descriptor *d, const int n_sets, const lanes *adjoint, int count, real *A)
 {
-    for (int c = 0; c < d->n_components; c++)
-        terms[c][lane] = 0;
+    for (int p = 0; p < d->n_rows * PADDING * n_sets; p += LANES) {
+        const int32_t *component = d->row_component + p / n_sets;
+        real *place = A + (d->row_place[p / (PADDING * n_sets)] * n_sets) + p % (PADDING * n_sets);
+        lanes row[LANES];
+        for (int i = 0; i < LANES; i++) {
+            const int c = component[i / n_sets];
+            row[i] = c >= 0 ? adjoint[(size_t)(i % n_sets) * d->n_components + c] : (lanes){0};
+        }
+        transpose(row);
+        for (int v = 0; v < count; v++)
+            *(lanes *)(place + v * density_stride(d, n_sets)) = row[v];
+    }
 }
 
-void correlations_store(const descriptor *d, const lanes *terms, int lane, real *A)
+void correlations_store(const descriptor *d, int n_sets, const lanes *adjoint, int count, real *A)
 {
-    const real *in = (const real *)terms + lane;
-    for (int c = 0; c < d->n_components; c++)
-        A[d->component_source[c]] = in[(size_t)c * LANES];
+    if (n_sets == 1)
+        store(d, 1, adjoint, count, A);
+    else
+        store(d, 2, adjoint, count, A);
 }
 
 /* --- couplings of three l's: unrolled code for those that models have most, loops for the others --------------- */

@@ -7,11 +7,13 @@
 
 #include "descriptor.h"
 
-/* Copies A[k][lm][n] of one centre into its lane of the first n_components of `terms` [n_terms], and back. */
-void correlations_load(const descriptor *d, const real *A, int lane, lanes *terms);
-/* A lane without a centre. */
-void correlations_clear(const descriptor *d, int lane, lanes *terms);
-void correlations_store(const descriptor *d, const lanes *terms, int lane, real *A);
+/* The densities A[LANES][density_stride(1)] of `count` centres into their lanes of the first n_components of `terms`
+ * [n_terms], and 0 into the other lanes. */
+void correlations_load(const descriptor *d, int count, const real *A, lanes *terms);
+
+/* Back: the adjoints [n_sets][n_components] for one or two sets of weights to A[count][density_stride(n_sets)], where
+ * those of two sets stand in turns. What no component comes from stays as it is. */
+void correlations_store(const descriptor *d, int n_sets, const lanes *adjoint, int count, real *A);
 
 /* Weights and features are in the order of the walk (descriptor.h): a feature is `scale` times its scalar product, and
  * the weight of the scalar product is `scale` times that of the feature. */

@@ -116,42 +116,36 @@ void density_expand(const descriptor *d, environment *env, real *A)
 }
 
 #ifdef COMITIA_SINGLE /* sums of few numbers, which are rounded less */
-/* For one or two adjoints side by side: that of `tile` harmonics from lm on, and its part of dE/dr. */
+/* The adjoint of `tile` harmonics from lm on, and its part of dE/dr. */
 INLINE void reverse_tile(const descriptor *d, const lanes *radial, const lanes *slope, const lanes *harmonics,
-                         const real *adjoint, int n_end, const int tile, const int n_adjoints, lanes weight,
-                         lanes *angular, lanes *along)
+                         const real *adjoint, int n_end, const int tile, lanes weight, lanes *angular, lanes *along)
 {
-    lanes value[REVERSE_TILE], derivative[REVERSE_TILE];
-    for (int a = 0; a < tile * n_adjoints; a++)
+    lanes value[REVERSE_TILE], derivative[REVERSE_TILE], sum = {0};
+    for (int a = 0; a < tile; a++)
         value[a] = derivative[a] = (lanes){0};
     for (int n = 0; n < n_end; n++)
-        for (int s = 0; s < n_adjoints; s++)
-            for (int a = 0; a < tile; a++) {
-                const real g = adjoint[s * d->n_density + a * d->n_stride + n];
-                value[s * tile + a] += g * radial[n];
-                derivative[s * tile + a] += g * slope[n];
-            }
-    for (int s = 0; s < n_adjoints; s++) {
-        lanes sum = {0};
         for (int a = 0; a < tile; a++) {
-            angular[s * N_LM_MAX + a] += weight * value[s * tile + a];
-            sum += derivative[s * tile + a] * harmonics[a];
+            const real g = adjoint[a * d->n_stride + n];
+            value[a] += g * radial[n];
+            derivative[a] += g * slope[n];
         }
-        along[s] += weight * sum;
+    for (int a = 0; a < tile; a++) {
+        angular[a] += weight * value[a];
+        sum += derivative[a] * harmonics[a];
     }
+    *along += weight * sum;
 }
 
 INLINE void reverse_run(const descriptor *d, const environment *env, int b, const harmonics_run *run,
-                        const lanes *harmonics, const real *adjoint, const int n_adjoints, lanes weight, lanes *angular,
-                        lanes *along)
+                        const lanes *harmonics, const real *adjoint, lanes weight, lanes *angular, lanes *along)
 {
     const lanes *radial = env->radial + (size_t)b * radial_rows(d) + run->function;
     const lanes *slope = env->slope + (size_t)b * radial_rows(d) + run->function;
     int lm = run->begin;
 #define TILES(tile)                                                                                                    \
-    for (; tile * n_adjoints <= REVERSE_TILE && lm + tile <= run->end; lm += tile)                                     \
-        reverse_tile(d, radial, slope, harmonics + lm, adjoint + (size_t)lm * d->n_stride, run->n, tile, n_adjoints,   \
-                     weight, angular + lm, along);
+    for (; tile <= REVERSE_TILE && lm + tile <= run->end; lm += tile)                                                  \
+        reverse_tile(d, radial, slope, harmonics + lm, adjoint + (size_t)lm * d->n_stride, run->n, tile, weight,       \
+                     angular + lm, along);
     TILES(8)
     TILES(4)
     TILES(2)
@@ -159,20 +153,16 @@ INLINE void reverse_run(const descriptor *d, const environment *env, int b, cons
 #undef TILES
 }
 
-INLINE void reverse(const descriptor *d, const environment *env, const real *core, const real *adjoint,
-                    const int n_adjoints, lanes *gradient)
+void density_reverse(const descriptor *d, const environment *env, real core, const real *adjoint, lanes *gradient)
 {
     const int n_lm = (d->l_max + 1) * (d->l_max + 1);
     for (int b = 0; b < env->n_blocks; b++) {
         const lanes x = env->unit[3 * b], y = env->unit[3 * b + 1], z = env->unit[3 * b + 2];
-        lanes harmonics[N_LM_MAX], angular[2 * N_LM_MAX], along[2];
+        lanes harmonics[N_LM_MAX], angular[N_LM_MAX], along = core * env->core_slope[b], gx, gy, gz;
         harmonics_parts part;
         harmonics_parts_of(&d->harmonics, d->l_max, x, y, z, &part);
         harmonics_values(d->l_max, &part, harmonics);
-        for (int s = 0; s < n_adjoints; s++) {
-            along[s] = core[s] * env->core_slope[b];
-            memset(angular + s * N_LM_MAX, 0, n_lm * sizeof(lanes));
-        }
+        memset(angular, 0, n_lm * sizeof(lanes));
         for (int k = 0; k < d->n_channels; k++) {
             int begin, end;
             channel_range(d, env, k, &begin, &end);
@@ -182,58 +172,76 @@ INLINE void reverse(const descriptor *d, const environment *env, const real *cor
             harmonics_run run;
             for (int l = 0; l <= d->l_max;) {
                 l = run_from(d, k, l, &run);
-                reverse_run(d, env, b, &run, harmonics, adjoint + d->channel_offset[k], n_adjoints, weight, angular,
-                            along);
+                reverse_run(d, env, b, &run, harmonics, adjoint + d->channel_offset[k], weight, angular, &along);
             }
         }
-        for (int s = 0; s < n_adjoints; s++) {
-            lanes gx, gy, gz, *g = gradient + 3 * ((size_t)s * env->n_blocks + b);
-            harmonics_reverse(&d->harmonics, d->l_max, &part, angular + s * N_LM_MAX, &gx, &gy, &gz);
-            lanes radial_part = along[s] - (gx * x + gy * y + gz * z) * env->inverse_r[b];
-            g[0] = gx * env->inverse_r[b] + radial_part * x;
-            g[1] = gy * env->inverse_r[b] + radial_part * y;
-            g[2] = gz * env->inverse_r[b] + radial_part * z;
-        }
+        harmonics_reverse(&d->harmonics, d->l_max, &part, angular, &gx, &gy, &gz);
+        const lanes radial_part = along - (gx * x + gy * y + gz * z) * env->inverse_r[b];
+        gradient[3 * b] = gx * env->inverse_r[b] + radial_part * x;
+        gradient[3 * b + 1] = gy * env->inverse_r[b] + radial_part * y;
+        gradient[3 * b + 2] = gz * env->inverse_r[b] + radial_part * z;
     }
 }
 #else
-/* For one or two adjoints side by side, n radial functions and the harmonics [begin, end): the adjoints of the
- * harmonics, which are added to those that are there where `add` says so, and what the functions add to dE/dr. */
+/* Of n_adjoints adjoints in turns, A[k][lm][n][s]: as many sums as there are adjoints, or one sum for both, which then
+ * stand in turns in the lanes of half as many neighbours. */
+typedef struct {
+    int n_adjoints, n_sums;
+} ways;
+
+INLINE lanes weight_of(const real *g, const ways way, int s)
+{
+    return way.n_sums < way.n_adjoints ? in_turns(g) : g[s] - (lanes){0};
+}
+
+/* Of a neighbour in each lane; or of as few as half of them, each of them in two lanes. */
+INLINE lanes of_neighbours(lanes one, const ways way)
+{
+    lanes twice, rest;
+    if (way.n_sums == way.n_adjoints)
+        return one;
+    interleave(one, one, &twice, &rest);
+    return twice;
+}
+
+/* For n radial functions and the harmonics [begin, end): the adjoints of the harmonics, which are added to those that
+ * are there where `add` says so, and what the functions add to dE/dr. */
 INLINE void reverse_tile(const descriptor *d, const lanes *radial, const lanes *slope, const lanes *harmonics,
-                         const real *adjoint, int begin, int end, const int n, const int n_adjoints, const int add,
+                         const real *adjoint, int begin, int end, const int n, const ways way, const int add,
                          lanes weight, lanes *angular, lanes *along)
 {
     lanes R[REVERSE_TILE], sum[2 * REVERSE_TILE];
     for (int i = 0; i < n; i++)
-        R[i] = weight * radial[i];
-    for (int i = 0; i < n * n_adjoints; i++)
+        R[i] = weight * of_neighbours(radial[i], way);
+    for (int i = 0; i < n * way.n_sums; i++)
         sum[i] = (lanes){0};
     for (int lm = begin; lm < end; lm++)
-        for (int s = 0; s < n_adjoints; s++) {
-            const real *g = adjoint + s * d->n_density + (size_t)lm * d->n_stride;
+        for (int s = 0; s < way.n_sums; s++) {
+            const real *row = adjoint + (size_t)lm * d->n_stride * way.n_adjoints;
             lanes value = {0};
             for (int i = 0; i < n; i++) {
-                value += g[i] * R[i];
-                sum[s * n + i] += g[i] * harmonics[lm];
+                const lanes g = weight_of(row + i * way.n_adjoints, way, s);
+                value += g * R[i];
+                sum[s * n + i] += g * harmonics[lm];
             }
             angular[s * N_LM_MAX + lm] = add ? angular[s * N_LM_MAX + lm] + value : value;
         }
-    for (int s = 0; s < n_adjoints; s++) {
+    for (int s = 0; s < way.n_sums; s++) {
         lanes total = {0};
         for (int i = 0; i < n; i++)
-            total += sum[s * n + i] * slope[i];
+            total += sum[s * n + i] * of_neighbours(slope[i], way);
         along[s] += weight * total;
     }
 }
 
 /* As many functions at a time as the registers hold. */
 INLINE void reverse_functions(const descriptor *d, const lanes *radial, const lanes *slope, const lanes *harmonics,
-                              const real *adjoint, int begin, int end, int n_end, const int n_adjoints, int add,
-                              lanes weight, lanes *angular, lanes *along)
+                              const real *adjoint, int begin, int end, int n_end, const ways way, int add, lanes weight,
+                              lanes *angular, lanes *along)
 {
 #define TILE_ADDED(count, added)                                                                                       \
-    reverse_tile(d, radial + n, slope + n, harmonics, adjoint + n, begin, end, count, n_adjoints, added, weight,       \
-                 angular, along)
+    reverse_tile(d, radial + n, slope + n, harmonics, adjoint + n * way.n_adjoints, begin, end, count, way, added,     \
+                 weight, angular, along)
 #define TILE(count)                                                                                                    \
     case count:                                                                                                        \
         if (count > REVERSE_TILE)                                                                                      \
@@ -251,63 +259,77 @@ INLINE void reverse_functions(const descriptor *d, const lanes *radial, const la
 #undef TILE_ADDED
 }
 
-INLINE void reverse(const descriptor *d, const environment *env, const real *core, const real *adjoint,
-                    const int n_adjoints, lanes *gradient)
+/* dE/dr_ij [n_sums][3] of the neighbours of a block. */
+INLINE void reverse_block(const descriptor *d, const environment *env, int b, const lanes *core, const real *adjoint,
+                          const ways way, lanes *gradient)
 {
     const int n_lm = (d->l_max + 1) * (d->l_max + 1);
-    for (int b = 0; b < env->n_blocks; b++) {
-        const lanes x = env->unit[3 * b], y = env->unit[3 * b + 1], z = env->unit[3 * b + 2];
-        const lanes *radial = env->radial + (size_t)b * radial_rows(d),
-                    *slope = env->slope + (size_t)b * radial_rows(d);
-        lanes harmonics[N_LM_MAX], angular[2 * N_LM_MAX], along[2];
-        harmonics_parts part;
-        harmonics_at(d, env->unit + 3 * b, &part, harmonics);
-        for (int s = 0; s < n_adjoints; s++)
-            along[s] = core[s] * env->core_slope[b];
-        int filled = 0; /* harmonics whose adjoints are there */
-        for (int k = 0; k < d->n_channels; k++) {
-            int begin, end;
-            channel_range(d, env, k, &begin, &end);
-            if (b * LANES >= end || (b + 1) * LANES <= begin)
-                continue;
-            const lanes weight = env->weight[k * env->n_blocks + b];
-            harmonics_run run;
-            for (int l = 0; l <= d->l_max;) {
-                l = run_from(d, k, l, &run);
-                for (int first = run.begin, last; first < run.end; first = last) {
-                    last = first < filled && filled < run.end ? filled : run.end;
-                    reverse_functions(d, radial + run.function, slope + run.function, harmonics,
-                                      adjoint + d->channel_offset[k], first, last, run.n, n_adjoints, first < filled,
-                                      weight, angular, along);
-                    filled = last > filled ? last : filled;
-                }
+    const lanes *radial = env->radial + (size_t)b * radial_rows(d), *slope = env->slope + (size_t)b * radial_rows(d);
+    const lanes inverse_r = of_neighbours(env->inverse_r[b], way);
+    lanes unit[3], harmonics[N_LM_MAX], angular[2 * N_LM_MAX], along[2];
+    harmonics_parts part;
+    for (int a = 0; a < 3; a++)
+        unit[a] = of_neighbours(env->unit[3 * b + a], way);
+    harmonics_at(d, unit, &part, harmonics);
+    for (int s = 0; s < way.n_sums; s++)
+        along[s] = core[s] * of_neighbours(env->core_slope[b], way);
+    int filled = 0; /* harmonics whose adjoints are there */
+    for (int k = 0; k < d->n_channels; k++) {
+        int begin, end;
+        channel_range(d, env, k, &begin, &end);
+        if (b * LANES >= end || (b + 1) * LANES <= begin)
+            continue;
+        const lanes weight = of_neighbours(env->weight[k * env->n_blocks + b], way);
+        harmonics_run run;
+        for (int l = 0; l <= d->l_max;) {
+            l = run_from(d, k, l, &run);
+            for (int first = run.begin, last; first < run.end; first = last) {
+                last = first < filled && filled < run.end ? filled : run.end;
+                reverse_functions(d, radial + run.function, slope + run.function, harmonics,
+                                  adjoint + (size_t)d->channel_offset[k] * way.n_adjoints, first, last, run.n, way,
+                                  first < filled, weight, angular, along);
+                filled = last > filled ? last : filled;
             }
         }
-        for (; filled < n_lm; filled++) /* of neighbours that are in no channel */
-            for (int s = 0; s < n_adjoints; s++)
-                angular[s * N_LM_MAX + filled] = (lanes){0};
-        for (int s = 0; s < n_adjoints; s++) {
-            lanes *g = gradient + 3 * ((size_t)s * env->n_blocks + b);
-            harmonics_back(d, &part, angular + s * N_LM_MAX, g);
-            const lanes radial_part = along[s] - (g[0] * x + g[1] * y + g[2] * z) * env->inverse_r[b];
-            g[0] = g[0] * env->inverse_r[b] + radial_part * x;
-            g[1] = g[1] * env->inverse_r[b] + radial_part * y;
-            g[2] = g[2] * env->inverse_r[b] + radial_part * z;
-        }
+    }
+    for (; filled < n_lm; filled++) /* of neighbours that are in no channel */
+        for (int s = 0; s < way.n_sums; s++)
+            angular[s * N_LM_MAX + filled] = (lanes){0};
+    for (int s = 0; s < way.n_sums; s++) {
+        lanes *g = gradient + 3 * s;
+        harmonics_back(d, &part, angular + s * N_LM_MAX, g);
+        const lanes radial_part = along[s] - (g[0] * unit[0] + g[1] * unit[1] + g[2] * unit[2]) * inverse_r;
+        for (int a = 0; a < 3; a++)
+            g[a] = g[a] * inverse_r + radial_part * unit[a];
     }
 }
-#endif
 
 void density_reverse(const descriptor *d, const environment *env, real core, const real *adjoint, lanes *gradient)
 {
-    reverse(d, env, &core, adjoint, 1, gradient);
+    const lanes cores = core - (lanes){0};
+    for (int b = 0; b < env->n_blocks; b++)
+        reverse_block(d, env, b, &cores, adjoint, (ways){1, 1}, gradient + 3 * b);
 }
 
-#ifndef COMITIA_SINGLE /* which combinations are not made in */
 void density_reverse_two(const descriptor *d, const environment *env, const real *core, const real *adjoint,
                          lanes *gradient)
 {
-    reverse(d, env, core, adjoint, 2, gradient);
+    const lanes cores[2] = {core[0] - (lanes){0}, core[1] - (lanes){0}}, both = in_turns(core);
+    for (int b = 0; b < env->n_blocks; b++) {
+        lanes *first = gradient + 3 * b, *second = gradient + 3 * ((size_t)env->n_blocks + b), g[6];
+        if (real_neighbours(env, b) > LANES / 2) {
+            reverse_block(d, env, b, cores, adjoint, (ways){2, 2}, g);
+            memcpy(first, g, 3 * sizeof(lanes));
+            memcpy(second, g + 3, 3 * sizeof(lanes));
+            continue;
+        }
+        reverse_block(d, env, b, &both, adjoint, (ways){2, 1}, g);
+        for (int a = 0; a < 3; a++)
+            for (int v = 0; v < LANES; v++) {
+                first[a][v] = 2 * v < LANES ? g[a][2 * v] : 0;
+                second[a][v] = 2 * v < LANES ? g[a][2 * v + 1] : 0;
+            }
+    }
 }
 #endif
 

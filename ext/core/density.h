@@ -14,7 +14,7 @@ void density_expand(const descriptor *d, environment *env, real *A);
  * times as `core` says. */
 void density_reverse(const descriptor *d, const environment *env, real core, const real *adjoint, lanes *gradient);
 
-/* The same for two adjoints [2][n_density]: core [2], gradient [2][n_blocks][3]. */
+/* The same for two adjoints in turns, [n_density][2]: core [2], gradient [2][n_blocks][3]. */
 void density_reverse_two(const descriptor *d, const environment *env, const real *core, const real *adjoint,
                          lanes *gradient);
 

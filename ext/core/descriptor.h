@@ -44,6 +44,9 @@ typedef struct {
     const int32_t *feature;          /* [n_features] in the order of the walk: orders 0, 1, 2, scaled, 3, 4 */
     const double *scale;             /* [n_features] of each in that order: 1 / sqrt(2 l + 1), 1 or sqrt(2 L + 1) */
     const int32_t *component_source; /* [n_components] index into A */
+    int n_rows;                      /* PADDING numbers of A each, of which one at least is a component */
+    const int32_t *row_place;        /* [n_rows] where they are in A */
+    const int32_t *row_component;    /* [n_rows][PADDING] which components they are; -1: none */
     const int32_t *component_function, *component_lm, *component_channel; /* its radial function, harmonic and k */
     int n_order0;
     int n_order1;
@@ -75,6 +78,13 @@ typedef struct {
 
     harmonics_table harmonics;
 } descriptor;
+
+/* From the density of one centre, or n_sets adjoints of it, to that of the next: not a power of two, as eight numbers
+ * so far from each other have no room beside each other in a cache. */
+INLINE size_t density_stride(const descriptor *d, int n_sets)
+{
+    return n_sets * d->n_density + PADDING;
+}
 
 /* Places in the walk of the first entries of orders 1, 2, 3 and 4. */
 INLINE int order1_places(const descriptor *d)

@@ -239,22 +239,6 @@ INLINE void spline_at(const real *piece, int n_functions, real t, real scale, la
     *slope = scale * derivative;
 }
 
-/* From neighbour v in row v, to function f in the lanes of out[f], of which there are n, at most LANES. */
-INLINE void transpose(const lanes *rows, int n, lanes *out)
-{
-    lanes row[LANES], next[LANES];
-    for (int v = 0; v < LANES; v++)
-        row[v] = rows[v];
-    for (int round = 1; round < LANES; round *= 2) { /* each interleaves the rows v and v + LANES / 2 */
-        for (int v = 0; v < LANES / 2; v++)
-            interleave(row[v], row[v + LANES / 2], &next[2 * v], &next[2 * v + 1]);
-        for (int v = 0; v < LANES; v++)
-            row[v] = next[v];
-    }
-    for (int f = 0; f < LANES && f < n; f++)
-        out[f] = row[f];
-}
-
 /* Radial functions of a block for density_expand, for density_reverse, or both. */
 INLINE void fill_functions(const descriptor *d, environment *env, int b, const double *position, const int expand,
                            const int reverse)
@@ -279,8 +263,12 @@ INLINE void fill_functions(const descriptor *d, environment *env, int b, const d
             if (!reverse)
                 continue;
             const int n = d->radial_offset[l] + d->n_used[l] - f;
-            transpose(value, n, env->radial + (size_t)b * radial_rows(d) + f);
-            transpose(slope, n, env->slope + (size_t)b * radial_rows(d) + f);
+            transpose(value);
+            transpose(slope);
+            for (int i = 0; i < LANES && i < n; i++) {
+                env->radial[(size_t)b * radial_rows(d) + f + i] = value[i];
+                env->slope[(size_t)b * radial_rows(d) + f + i] = slope[i];
+            }
         }
 }
 

@@ -7,7 +7,8 @@
 struct worker {
     environment env[LANES];
     lanes *terms, *adjoint, *features, *weight, *sum, *gradient;
-    real *A, *A_adjoint, *coefficients, *products, *own_products; /* the last three: see quadratic.h */
+    real *A, *A_adjoint;                          /* [LANES][density_stride] */
+    real *coefficients, *products, *own_products; /* see quadratic.h */
     size_t gradient_capacity;
     part *part;
     kept_memory *kept;
@@ -59,8 +60,8 @@ static int worker_prepare(worker *w, const descriptor *d, size_t most_neighbours
     w->features = allocate(d->n_features * sizeof(lanes));
     w->weight = allocate(d->n_features * sizeof(lanes));
     w->sum = allocate(d->n_features * sizeof(lanes));
-    w->A = allocate(d->n_density * sizeof(real));
-    w->A_adjoint = allocate(d->n_density * sizeof(real));
+    w->A = allocate(LANES * density_stride(d, 1) * sizeof(real));
+    w->A_adjoint = allocate(LANES * density_stride(d, 1) * sizeof(real));
     w->coefficients = allocate(quadratic_size(d) * sizeof(real));
     w->products = allocate(quadratic_size(d) * sizeof(real));
     w->own_products = allocate(quadratic_size(d) * sizeof(real));
@@ -71,7 +72,7 @@ static int worker_prepare(worker *w, const descriptor *d, size_t most_neighbours
         *w = (worker){0};
         return OUT_OF_MEMORY;
     }
-    memset(w->A_adjoint, 0, d->n_density * sizeof(real)); /* stays so where no feature reads A */
+    memset(w->A_adjoint, 0, LANES * density_stride(d, 1) * sizeof(real)); /* stays so where no feature reads A */
     memset(w->terms, 0, d->n_terms * sizeof(lanes));
     w->ready = 1;
     return 0;
@@ -167,9 +168,9 @@ static void add_lane(const descriptor *d, const lanes *features, int lane, doubl
 
 /* Forces and virial of one centre from the adjoint of its density. */
 static void reverse(const evaluator *e, const descriptor *d, worker *w, const environment *env, int32_t structure,
-                    int32_t atom, int with_core)
+                    int32_t atom, int with_core, const real *A_adjoint)
 {
-    density_reverse(d, env, with_core, w->A_adjoint, w->gradient);
+    density_reverse(d, env, with_core, A_adjoint, w->gradient);
     environment_scatter(env, w->gradient, atom, w->part->forces + 3 * e->blocks.first_atom[structure],
                         w->part->virials + 9 * (size_t)structure);
 }
@@ -238,7 +239,7 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
             quadratic_features(d, w->own_products, what->features + i * d->n_features);
         }
         if (with_gradient)
-            reverse(e, d, w, env, structure, atom, what->weights != NULL);
+            reverse(e, d, w, env, structure, atom, what->weights != NULL, w->A_adjoint);
     }
     if (kept != NULL)
         w->kept->used = room - w->kept->memory;
@@ -267,23 +268,18 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
             return OUT_OF_MEMORY;
         if (room != NULL)
             room += environment_size(d, env->n);
-        density_expand(d, env, w->A);
-        correlations_load(d, w->A, v, terms);
+        density_expand(d, env, w->A + v * density_stride(d, 1));
         one_structure &= of[v] == of[0];
     }
-    if (kept != NULL) {
+    correlations_load(d, count, w->A, terms);
+    if (kept != NULL)
         w->kept->used = room - w->kept->memory;
-        for (int v = count; v < LANES; v++)
-            correlations_clear(d, v, terms);
-    }
     if (weigh_features || what->adjoint != NULL || what->features != NULL || (what->sums != NULL && !one_structure)) {
         features = w->features;
         memset(features, 0, d->n_features * sizeof(lanes));
     } else if (what->sums != NULL) { /* added up over the blocks of one structure before the lanes are */
         features = w->sum;
         collect(e, d, w, of[0], species, now);
-        for (int v = count; v < LANES; v++)
-            correlations_clear(d, v, terms);
         for (int place = 0; place < d->n_order0; place++)
             for (int v = count; v < LANES; v++)
                 features[place][v] -= 1;
@@ -311,10 +307,10 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
             memset(row, 0, d->n_features * sizeof(double));
             add_lane(d, features, v, row);
         }
-    for (int v = 0; with_gradient && v < count; v++) {
-        correlations_store(d, w->adjoint, v, w->A_adjoint);
-        reverse(e, d, w, &w->env[v], of[v], atom[v], weight != NULL);
-    }
+    if (with_gradient)
+        correlations_store(d, 1, w->adjoint, count, w->A_adjoint);
+    for (int v = 0; with_gradient && v < count; v++)
+        reverse(e, d, w, &w->env[v], of[v], atom[v], weight != NULL, w->A_adjoint + v * density_stride(d, 1));
     return 0;
 }
 

@@ -10,6 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
 #include "copies.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -55,6 +59,32 @@ INLINE void interleave(lanes a, lanes b, lanes *lower, lanes *upper)
     *upper = __builtin_shufflevector(a, b, 1, 3);
 #endif
 }
+
+/* LANES rows to columns. */
+INLINE void transpose(lanes *row)
+{
+    lanes next[LANES];
+    for (int round = 1; round < LANES; round *= 2) { /* each interleaves the rows v and v + LANES / 2 */
+        for (int v = 0; v < LANES / 2; v++)
+            interleave(row[v], row[v + LANES / 2], &next[2 * v], &next[2 * v + 1]);
+        for (int v = 0; v < LANES; v++)
+            row[v] = next[v];
+    }
+}
+
+#ifndef COMITIA_SINGLE
+/* a b a b ... of two numbers that follow each other: one load, which gcc does not make of shuffles of narrow vectors */
+INLINE lanes in_turns(const real *pair)
+{
+#if N_LANES == 8
+    return (lanes)_mm512_broadcast_f64x2(_mm_loadu_pd(pair));
+#elif N_LANES == 4
+    return (lanes)_mm256_broadcast_pd((const __m128d *)pair);
+#else
+    return (lanes){pair[0], pair[1]};
+#endif
+}
+#endif
 
 INLINE size_t round_up(size_t n)
 {

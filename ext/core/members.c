@@ -53,7 +53,7 @@ static int worker_prepare(member_worker *w, const descriptor *d, const member_pr
     const size_t n_lm = (size_t)(d->l_max + 1) * (d->l_max + 1);
     size_t none[5] = {0}, *n = &w->n_allocations;
     if (reserve((void **)&w->terms, &none[0], program->n_terms + 1, sizeof(lanes), n) ||
-        reserve((void **)&w->A, &none[1], d->n_density + 1, sizeof(real), n) ||
+        reserve((void **)&w->A, &none[1], LANES * density_stride(d, 1), sizeof(real), n) ||
         reserve((void **)&w->adjoint, &none[2], d->n_components + 1, LANES * TILE * sizeof(lanes), n) ||
         reserve((void **)&w->slots, &none[3], program->most_slots + 1, TILE * sizeof(lanes), n) ||
         reserve((void **)&w->table, &none[4], n_lm, N_TABLE * sizeof(lanes), n)) {
@@ -295,9 +295,9 @@ static int evaluate_block(const member_evaluator *e, const descriptor *d, const 
         if (environment_gather(d, &structures[e->blocks.centre_structure[centre]], e->blocks.centre_atom[centre], NULL,
                                &w->env[v]))
             return OUT_OF_MEMORY;
-        density_expand(d, &w->env[v], w->A);
-        correlations_load(d, w->A, v, w->terms);
+        density_expand(d, &w->env[v], w->A + v * density_stride(d, 1));
     }
+    correlations_load(d, e->blocks.count[block], w->A, w->terms);
     multiply(program, w->terms);
     weights += (size_t)e->blocks.species[block] * program->dot_start[program->n_channels] * n_columns;
     size_t first = 0;

@@ -29,6 +29,7 @@ typedef struct {
     int32_t spline_start[MODEL_N_SPECIES], channel_species[2 * MODEL_N_CHANNELS], channel_offset[MODEL_N_CHANNELS],
         channel_n[MODEL_N_CHANNELS * (MODEL_L_MAX + 1)];
     int32_t component_source[MODEL_N_COMPONENTS], component_function[MODEL_N_COMPONENTS];
+    int32_t row_place[MODEL_N_CHANNELS * MODEL_N_LM], row_component[MODEL_N_CHANNELS * MODEL_N_LM * PADDING];
     int32_t component_lm[MODEL_N_COMPONENTS], component_channel[MODEL_N_COMPONENTS];
     int32_t feature[MODEL_MAX], order1_base[MODEL_N_Q];
     double scale[MODEL_MAX];
@@ -251,10 +252,15 @@ static inline model *model_new(double cutoff, int core)
     for (int l = 0; l <= MODEL_L_MAX; l++) {
         m->n_used[l] = m->channel_n[l] = m->channel_n[MODEL_L_MAX + 1 + l] = MODEL_N_RADIAL;
     }
+    d->n_rows = MODEL_N_CHANNELS * MODEL_N_LM;
+    for (int r = 0; r < d->n_rows; r++)
+        m->row_place[r] = r * PADDING;
+    memset(m->row_component, -1, sizeof m->row_component);
     for (int q = 0; q < MODEL_N_Q; q++) {
         for (int lm = 0; lm < MODEL_N_LM; lm++) {
             const int c = q * MODEL_N_LM + lm, k = q / MODEL_N_RADIAL, n = q % MODEL_N_RADIAL;
             m->component_source[c] = (k * MODEL_N_LM + lm) * PADDING + n;
+            m->row_component[m->component_source[c]] = c;
             m->component_function[c] = n;
             m->component_lm[c] = lm;
             m->component_channel[c] = k;
@@ -270,6 +276,8 @@ static inline model *model_new(double cutoff, int core)
     d->channel_n = m->channel_n;
     d->n_density = MODEL_N_CHANNELS * MODEL_N_LM * PADDING;
     d->component_source = m->component_source;
+    d->row_place = m->row_place;
+    d->row_component = m->row_component;
     d->component_function = m->component_function;
     d->component_lm = m->component_lm;
     d->component_channel = m->component_channel;
