@@ -17,7 +17,7 @@ from ase.io import read, write
 from models import crystal, small_model, write_ipi_xyz
 from numpy.testing import assert_allclose
 
-from comitia.engines.composed import load_composed
+from comitia.engines.composed import load_composed, potential_hash
 from comitia.engines.ipi import find_ipi
 from comitia.errors import ModelError, SettingsError
 
@@ -122,6 +122,22 @@ def test_a_committee_of_calculators_under_i_pi(folder):
     assert members.shape == (21, 2)
     assert_allclose(table[:, 5], members.mean(axis=1), rtol=1e-14)
     assert np.ptp(table[:, 2]) < 0.01 * np.ptp(table[:, 5])
+
+
+def test_a_committee_of_calculators_is_sampled(folder):
+    """Under one command; the record knows the potential by its content, and workers are not asked to serve two."""
+    (folder / "potential.yaml").write_text(COMMITTEE + "weights: [1, 3]\n")
+    (folder / "init_ipi.xyz").replace(folder / "init.xyz")
+    (folder / "nve.xml").write_text((INPUTS / "nve.xml").read_text())
+    command = [sys.executable, "-m", "comitia.cli", "sample", "nve.xml", "--model", "potential.yaml", "--quiet"]
+    subprocess.run([*command, "--steps", "5"], cwd=folder, check=True, timeout=60, capture_output=True)
+    members, table = np.loadtxt(folder / "nve.committee_pot_0"), np.loadtxt(folder / "nve.out")
+    assert_allclose(table[:, 5], members @ [0.25, 0.75], rtol=1e-13)
+    assert json.loads((folder / "sample.json").read_text())["model_sha256"] == potential_hash(folder / "potential.yaml")
+    (folder / "potential.yaml").write_text("members: [{workers: 'unix:nobody'}, {calculator: 'pairs:make'}]\n")
+    done = subprocess.run([*command, "--clients", "2"], cwd=folder, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "its workers connect to one client only" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,22 @@ def test_members_of_any_kind_are_a_committee():
     assert_allclose(found.energy_uncertainties[0], 1.5 * np.sqrt(2 * 0.25 * 0.75) * abs(one.energy - two.energy))
 
 
+def test_forces_have_the_uncertainty_of_their_committee():
+    """A model's own calibration, rescaled; and the spread of members of any kind, weighted like the energies."""
+    atoms = systems.structures(SPECIES)["bulk"]
+    model = systems.potential(SPECIES, seed=3, n_members=5, alpha=(1.3, 1.7))
+    potential = ComposedPotential([model], PotentialSettings(committee="x"))
+    found = potential.force_uncertainty(evaluate(potential, atoms, members=True).member_forces[0])
+    assert_allclose(found, model.compute(atoms, members=True).force_uncertainty, atol=1e-10)
+    sources = [systems.potential(SPECIES, seed=seed) for seed in (1, 2, 3)]
+    for weights in ([1.0, 1.0, 1.0], [0.5, 0.3, 0.2]):
+        potential = ComposedPotential(sources, PotentialSettings(alpha=1.4, weights=weights))
+        found = potential.force_uncertainty(evaluate(potential, atoms, members=True).member_forces[0])
+        f, p = np.array([source.compute(atoms).forces for source in sources]), np.array(weights) / sum(weights)
+        variance = 1.4**2 * sum(p[k] * (f[k] - np.tensordot(p, f, 1)) ** 2 for k in range(3)) * 3 / 2
+        assert_allclose(found, np.sqrt(variance), rtol=1e-10)
+
+
 def test_a_certain_committee_is_the_whole_correction():
     """Members that agree leave w = 1 and no derivative of it."""
     found = combine_members(np.full((2, 3), -4.0), baseline_uncertainty=1.0)

@@ -10,7 +10,7 @@ from comitia.cli import Finite, precision_option
 
 @click.command(name="sample", short_help="i-PI and its force clients under one command")
 @click.argument("input_path", metavar="INPUT.xml", type=click.Path(path_type=Path))
-@click.option("-m", "--model", required=True, type=click.Path(path_type=Path), help="Model file.")
+@click.option("-m", "--model", required=True, type=click.Path(path_type=Path), help="Model file or POTENTIAL.yaml.")
 @click.option("--clients", default=1, show_default=True, type=click.IntRange(1), help="Force clients per <ffsocket>.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of each client; default: the cores are shared.")
 @click.option("--steps", type=click.IntRange(0), help="Instead of the input's <total_steps>.")

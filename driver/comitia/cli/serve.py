@@ -89,7 +89,7 @@ def command(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when the core is loaded
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
 
-    import comitia
+    from comitia.engines.composed import load_potential
     from comitia.engines.guards import save_failed
     from comitia.engines.ipi_structure import read_initial_structure
     from comitia.files import file_hash, write_atomic
@@ -106,12 +106,7 @@ def command(
     servers |= {f"tcp:{host}:{port}": partial(transports.connect_tcp, host, port) for port in ports}
     if len(servers) < len(names) + len(shared) + len(ports):
         raise UsageError("a server is named twice; name each once")
-    if model.suffix in (".yaml", ".yml"):
-        from comitia.engines.composed import load_composed
-
-        potential = load_composed(model, precision)
-    else:
-        potential = comitia.load(model, precision)
+    potential = load_potential(model, precision)
     if not (corrections or "pseudo_members" in extras):  # these are for a baseline of i-PI
         refuse_corrections(potential, model)
     atoms = read_initial_structure(template, potential.species)

@@ -1,22 +1,13 @@
 """Everything that an input names, loaded and tried for three steps before a queue does: `comitia check`."""
 
-from pathlib import Path
-
 from comitia.engines.check_input import input_findings, order_findings
 from comitia.engines.check_potential import correction_findings, cutoff_of, heights, tried
+from comitia.engines.composed import load_potential
 from comitia.engines.ipi_input import IpiInput
 from comitia.engines.ipi_structure import read_initial_structure
 from comitia.errors import ComitiaError
 from comitia.findings import refusal, warning
 from comitia.structures import check_species
-
-
-def load_potential(path, precision="float64"):
-    """A model file, or what a POTENTIAL.yaml composes."""
-    import comitia
-    from comitia.engines.composed import load_composed
-
-    return load_composed(path, precision) if Path(path).suffix in (".yaml", ".yml") else comitia.load(path, precision)
 
 
 class Check:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comitia.engines.sources import CalculatorSource, WorkerSource
+from comitia.engines.composed import needs_workers, sources_of
+from comitia.engines.sources import CalculatorSource
 from comitia.errors import ComitiaError
 from comitia.findings import refusal, warning
 from comitia.potential.source import source_name
@@ -40,17 +41,6 @@ class Trial:
 def heights(atoms):
     """Thickness of the cell along its periodic directions, Å: distances between opposite faces."""
     return 1 / np.linalg.norm(np.linalg.pinv(atoms.cell.array[atoms.pbc]), axis=0)
-
-
-def sources_of(potential):
-    """The potentials that a potential is made of, with their baseline; itself where it is a model."""
-    parts = [*getattr(potential, "sources", [potential]), getattr(potential, "baseline", None)]
-    return [part for part in parts if part is not None]
-
-
-def needs_workers(potential):
-    """Whether other programs must connect before anything can be computed."""
-    return any(isinstance(source, WorkerSource) for source in sources_of(potential))
 
 
 def cutoff_of(potential):

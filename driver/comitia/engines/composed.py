@@ -1,5 +1,6 @@
 """A potential composed of others: members of any kind, a baseline, and what of it drives."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import msgspec
 import numpy as np
 
 from comitia.engines.baselines import describe
-from comitia.engines.sources import open_source
+from comitia.engines.sources import WorkerSource, open_source
 from comitia.errors import ModelError, SettingsError
+from comitia.files import file_hash
 from comitia.potential.mixing import combine_members, uncertainty_coefficients
 from comitia.potential.source import Source, same_baseline, source_name
 from comitia.settings import load
+
+YAML = (".yaml", ".yml")
 
 
 class PotentialSettings(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,6 +129,18 @@ class ComposedPotential:
             return 0.0
         known = [s.reference_energy(numbers) if hasattr(s, "reference_energy") else 0.0 for s in self.sources]
         return float(np.average(known, weights=None if self.committee else self.weights))
+
+    def force_uncertainty(self, member_forces):
+        """Uncertainty of forces, eV/Å, from those of the members (n_members, n_atoms, 3), as the evaluator gives them.
+
+        A comitia committee keeps its own calibration of forces; it is rescaled by alpha like the energies.
+        """
+        if self.committee is not None and self.weights is None:
+            return self.committee.force_uncertainty(member_forces)
+        deviations = member_forces - np.average(member_forces, axis=0, weights=self.weights)
+        return np.sqrt(
+            len(deviations) / (len(deviations) - 1) * np.average(deviations**2, axis=0, weights=self.weights)
+        )
 
     def evaluator(self, numbers, pbc, n_threads=None):
         """A `ComposedEvaluator` for these atoms."""
@@ -281,3 +297,32 @@ def load_composed(path, precision="float64"):
         return ComposedPotential(sources, settings, baseline)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+
+
+def load_potential(path, precision="float64"):
+    """The potential in a model file, or the one that a POTENTIAL.yaml (.yaml, .yml) composes."""
+    from comitia.potential import load as load_model
+
+    return load_composed(path, precision) if Path(path).suffix in YAML else load_model(path, precision)
+
+
+def sources_of(potential):
+    """The potentials that a potential is made of, with their baseline; itself where it is a model."""
+    parts = [*getattr(potential, "sources", [potential]), getattr(potential, "baseline", None)]
+    return [part for part in parts if part is not None]
+
+
+def needs_workers(potential):
+    """Whether other programs must connect before anything can be computed."""
+    return any(isinstance(source, WorkerSource) for source in sources_of(potential))
+
+
+def potential_hash(path):
+    """SHA-256 of a model file, or of a POTENTIAL.yaml with the model files that it names."""
+    path = Path(path)
+    if path.suffix not in YAML:
+        return file_hash(path)
+    settings = load(path, PotentialSettings)
+    named = [settings.committee, *(source.model for source in (*settings.members, settings.baseline) if source)]
+    hashes = [file_hash(path), *(file_hash(path.parent / name) for name in named if name)]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from comitia.engines import run_folder
+from comitia.engines.composed import load_potential, needs_workers, potential_hash
 from comitia.engines.ipi_input import IpiInput
 from comitia.engines.ipi_rewind import rewind_outputs
 from comitia.engines.ipi_structure import read_initial_structure
@@ -32,7 +33,7 @@ from comitia.errors import (
     StoppedBySignal,
     UncertaintyError,
 )
-from comitia.files import file_hash, write_atomic, write_json
+from comitia.files import write_atomic, write_json
 from comitia.potential.source import refuse_corrections
 from comitia.threads import default_threads
 
@@ -254,7 +255,7 @@ def sample(
     Parameters
     ----------
     input_path : i-PI's XML; files it names are looked for in the working folder, then beside it
-    model_path : model file
+    model_path : model file, or a POTENTIAL.yaml
     clients : int, force clients for every <ffsocket>
     n_threads : int or None, threads of each client; None shares the cores between the clients
     directory : folder in which everything is written, made if need be; None for the working folder
@@ -283,8 +284,12 @@ def sample(
     if not run.sockets:
         raise SettingsError(f"{input_path}: has no <ffsocket>, so there is nobody to send forces to")
     folder = Path(directory or Path.cwd()).resolve()
-    potential = comitia.load(model_path)
+    potential = load_potential(model_path)
     refuse_corrections(potential, model_path)
+    if needs_workers(potential) and clients * len(run.sockets) > 1:
+        raise SettingsError(
+            f"{model_path}: its workers connect to one client only; leave out --clients, and other sockets"
+        )
     total_steps = run.total_steps if total_steps is None else total_steps
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--directory {folder}: is not a folder; name another")
@@ -294,7 +299,7 @@ def sample(
     folder.mkdir(parents=True, exist_ok=True)
     with run_folder.to_ourselves(folder) as lock:
         template, atoms = _template(run, folder, potential.species)
-        state = run_folder.earlier_state(folder, run, file_hash(model_path))
+        state = run_folder.earlier_state(folder, run, potential_hash(model_path))
         first_step = 0 if state is None else state.step
         report = {
             "status": "running",
@@ -304,7 +309,7 @@ def sample(
             "input": str(Path(input_path).resolve()),
             "input_sha256": run_folder.identity_of(folder, run),
             "model": str(Path(model_path).resolve()),
-            "model_sha256": file_hash(model_path),
+            "model_sha256": potential_hash(model_path),
             "offset": potential.reference_energy(atoms.numbers) if offset else 0.0,
             "offset_unit": "eV",
             "precision": precision,
