@@ -46,6 +46,16 @@ def structures(n_structures, n_atoms, seed=0, cell=None):
     return messages.PositionData(cells, np.linalg.inv(cells), rng.normal(size=(n_structures, n_atoms, 3)))
 
 
+def encode_force_ready(message):
+    """Bytes of FORCEREADY, as `Conversation.answer` makes them."""
+    parts = [messages.header("FORCEREADY"), np.asarray(message.energies, "<f8").tobytes()]
+    parts += [messages.INT32.pack(message.forces.shape[1])]
+    parts += [np.asarray(numbers, "<f8").tobytes() for numbers in (message.forces, message.virials)]
+    for text in message.extras:
+        parts += [messages.INT32.pack(len(text.encode())), text.encode()]
+    return b"".join(parts)
+
+
 def conversation(n_atoms=3, batch_size=None, consolidated=True, n_steps=2):
     """All that a server says to one client, as a list of messages in bytes."""
     text = " a : 1 , " if batch_size is None else f" a : 1 , , batch_size:{batch_size}"
@@ -66,7 +76,7 @@ def replies(n_atoms=2, batch_size=None, n_steps=2):
         request = structures(batch_size or 1, n_atoms, seed=step)
         n = len(request.positions)
         found = messages.ForceReady(np.arange(n, dtype=float), request.positions, request.cells, n * ("{}",))
-        said += [messages.header("READY"), messages.encode_force_ready(found)]
+        said += [messages.header("READY"), encode_force_ready(found)]
     return [*said, messages.header("READY")]
 
 

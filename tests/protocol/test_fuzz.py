@@ -3,10 +3,10 @@
 import random
 
 import pytest
-from peers import answer, conversation, replies, structures
+from peers import answer, conversation, encode_force_ready, replies, structures
 
 from comitia.errors import NumericalError, PeerError
-from comitia.protocol.messages import FROM_CLIENT, FROM_SERVER, encode_force_ready, header
+from comitia.protocol.messages import FROM_CLIENT, FROM_SERVER, header
 from comitia.protocol.server_states import Forces, ForceServer, Ready
 from comitia.protocol.states import Closed, Evaluate, ForceClient, Send
 

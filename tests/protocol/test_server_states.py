@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from peers import answer, structures
+from peers import answer, encode_force_ready, structures
 
 from comitia.errors import PeerError, ProtocolError
 from comitia.protocol import messages
@@ -27,7 +27,7 @@ MESSAGES = {
     "NEEDINIT": messages.header("NEEDINIT"),
     "READY": messages.header("READY"),
     "HAVEDATA": messages.header("HAVEDATA"),
-    "FORCEREADY": messages.encode_force_ready(forces()),
+    "FORCEREADY": encode_force_ready(forces()),
 }
 WAY = {
     "greeted": [],
@@ -112,7 +112,7 @@ def test_a_worker_may_want_to_be_introduced_again():
 @pytest.mark.parametrize(
     "spoiled",
     [
-        messages.encode_force_ready(forces(n_atoms=3)),
+        encode_force_ready(forces(n_atoms=3)),
         MESSAGES["FORCEREADY"] + bytes(24),  # twelve numbers of a virial
         MESSAGES["FORCEREADY"][:-30],  # six, and no extras
         MESSAGES["FORCEREADY"] + MESSAGES["FORCEREADY"],

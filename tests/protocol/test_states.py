@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from peers import Springs, answer, conversation, structures
+from peers import Springs, answer, conversation, encode_force_ready, structures
 
 from comitia.errors import NumericalError, PeerError, ProtocolError
 from comitia.protocol import messages
@@ -185,7 +185,7 @@ def test_forces_come_back_through_bytes_unchanged():
     sent = messages.ForceReady(
         rng.normal(size=2), rng.normal(size=(2, 4, 3)), rng.normal(size=(2, 3, 3)), ("", '{"ü": 1}')
     )
-    payload = messages.encode_force_ready(sent)
+    payload = encode_force_ready(sent)
     read, end = messages.read_client_message(payload, 4, 2)
     assert end == len(payload)
     for name in ("energies", "forces", "virials"):

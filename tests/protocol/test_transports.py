@@ -7,7 +7,7 @@ import time
 import pytest
 
 from comitia.errors import PeerError, SettingsError
-from comitia.protocol.transports import connect_tcp, connect_unix, unix_address
+from comitia.protocol.transports import connect_tcp, connect_unix, readable, unix_address
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -42,7 +42,7 @@ def free_port():
 def test_a_unix_server_may_come_late(tmp_path):
     thread = listen_later(lambda: bind_unix(tmp_path / "late"), 0.3)
     with connect_unix(tmp_path / "late", wait=10) as connection:
-        assert connection.receive(10) == b""
+        assert readable([connection], 10) == [connection]
     thread.join()
 
 
@@ -50,7 +50,7 @@ def test_a_tcp_server_may_come_late():
     port = free_port()
     thread = listen_later(lambda: socket.create_server(("127.0.0.1", port)), 0.3)
     with connect_tcp("127.0.0.1", port, wait=10) as connection:
-        assert connection.receive(10) == b""
+        assert readable([connection], 10) == [connection]
         assert connection._stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     thread.join()
 

@@ -1,11 +1,10 @@
 """Where the wire ends: Hartree atomic units and transposed cells outside, eV, Å and rows inside."""
 
-import json
-
 import numpy as np
 
+from comitia._wire import JsonText, Units
 from comitia.errors import ProtocolError
-from comitia.protocol.messages import check_finite
+from comitia.protocol.messages import check_finite, check_results
 from comitia.units import BOHR, HARTREE
 
 INVERSE_TOLERANCE = 1e-6  # largest element of |h h^-1 - 1| that a server may send
@@ -52,10 +51,10 @@ class WireStructures:
 
     def __init__(self, pbc):
         self.pbc = np.asarray(pbc, bool)
-        self._last = None, None
+        self._sent = self._cells = None
 
-    def __call__(self, event):
-        """Positions and cells of an `Evaluate`.
+    def __call__(self, client):
+        """Positions and cells that a `ForceClient` asks for, in arrays that the next request uses again.
 
         Returns
         -------
@@ -68,25 +67,33 @@ class WireStructures:
         ProtocolError
             if a cell has no volume where one is needed, or its inverse is another cell's.
         """
-        check_finite("the position received", event.positions, ("structure", "atom", "component"))
-        cells = np.zeros_like(event.cells)
-        if self.pbc.any():
-            check_finite("the cell received", event.cells, ("structure", "row", "column"))
-            for number, (cell, inverse) in enumerate(zip(event.cells, event.inverses, strict=True)):
-                cells[number] = self._rows(cell, inverse, f"structure {number}")
-        return event.positions * BOHR, cells
+        positions = client.positions_in(BOHR)
+        if positions is None:
+            check_finite("the position received", client.request().positions * BOHR, ("structure", "atom", "component"))
+        sent = client.cells_sent
+        if sent != self._sent:
+            self._cells, self._sent = self._rows(client.request()), sent
+        return positions, self._cells
 
-    def _rows(self, cell, inverse, where):
-        sent = cell.tobytes() + inverse.tobytes()
-        if sent != self._last[0]:
-            check_cell(cell, inverse, where)
-            if np.linalg.matrix_rank(cell.T[self.pbc]) < np.count_nonzero(self.pbc):
-                raise ProtocolError(
-                    f"the cell of {where} has no extent along a periodic direction of the template; "
-                    "give the server a cell, or the template pbc='F F F'"
-                )
-            self._last = sent, cell.T * BOHR
-        return self._last[1]
+    def _rows(self, request):
+        cells, last = np.zeros_like(request.cells), None
+        if not self.pbc.any():
+            return cells
+        check_finite("the cell received", request.cells, ("structure", "row", "column"))
+        for number, (cell, inverse) in enumerate(zip(request.cells, request.inverses, strict=True)):
+            if last is None or not np.array_equal((cell, inverse), last):
+                self._check(cell, inverse, f"structure {number}")
+                last = cell, inverse
+            cells[number] = cell.T * BOHR
+        return cells
+
+    def _check(self, cell, inverse, where):
+        check_cell(cell, inverse, where)
+        if np.linalg.matrix_rank(cell.T[self.pbc]) < np.count_nonzero(self.pbc):
+            raise ProtocolError(
+                f"the cell of {where} has no extent along a periodic direction of the template; "
+                "give the server a cell, or the template pbc='F F F'"
+            )
 
 
 class WireResults:
@@ -103,9 +110,12 @@ class WireResults:
     def __init__(self, offset=0.0, extras=(), mean=True):
         self.offset, self.mean = offset, mean
         self.extras = tuple(extras)
+        self._units = Units(offset, HARTREE, BOHR / HARTREE, HARTREE)
+        self._units_of_mean = Units(0.0, 1.0, BOHR / HARTREE, HARTREE)
+        self._texts = []
 
     def __call__(self, predictions):
-        """Energies, forces, virials and extras in hartree and bohr.
+        """Energies, forces, virials and extras in hartree and bohr, as arrays and strings.
 
         Where the mean of the members drives, the energy sent is the mean of `committee_pot` as it is sent, so that
         i-PI, which takes one or the other, always drives with the same number.
@@ -117,39 +127,57 @@ class WireResults:
             member_forces (B, M, n_atoms, 3) eV/Å, member_virials (B, M, 3, 3) eV; with a baseline besides
             mixing (B,) and baseline_energies (B,) eV; with pseudo-members all_member_energies (B, M) eV
         """
-        check_finite("the energy computed", predictions.energies, ("structure",))
-        energies = (np.asarray(predictions.energies) - self.offset) / HARTREE
-        forces = np.asarray(predictions.forces) * (BOHR / HARTREE)
-        virials = np.asarray(predictions.virials).transpose(0, 2, 1) / HARTREE
+        energies, units, extras = self._said(predictions)
+        numbers = units.converted(energies, predictions.forces, predictions.virials)
+        check_results(*numbers)
+        return *numbers, [str(text) for text in extras]
+
+    def answer(self, client, predictions):
+        """The same, straight into the message of a `ForceClient`."""
+        energies, units, extras = self._said(predictions)
+        client.answer(energies, predictions.forces, predictions.virials, extras, units)
+
+    def _said(self, predictions):
+        """Energies, what they, the forces and the virials are in, and the extras; kept until the next call."""
         if predictions.member_energies is None:
-            return energies, forces, virials, [""] * len(energies)
-        members = (np.asarray(predictions.member_energies) - self.offset) / HARTREE
+            return predictions.energies, self._units, [""] * len(predictions.energies)
+        check_finite("the energy computed", predictions.energies, ("structure",))
+        members = self._in_hartree("the energy of a member", predictions.member_energies)
         uncertainties = np.asarray(predictions.energy_uncertainties) / HARTREE
-        check_finite("the energy of a member", members, ("structure", "member"))
         check_finite("the energy uncertainty", uncertainties, ("structure",))
-        content = [
-            {"committee_pot": member.tolist(), "committee_uncertainty": float(uncertainty)}
-            for member, uncertainty in zip(members, uncertainties, strict=True)
-        ]
+        self._texts.extend(JsonText() for _ in range(len(members) - len(self._texts)))
+        texts = self._texts[: len(members)]
+        for text, energies, uncertainty in zip(texts, members, uncertainties, strict=True):
+            text.clear()
+            text.numbers("committee_pot", energies)
+            text.number("committee_uncertainty", uncertainty)
         if "committee_force" in self.extras:
-            _add(content, "committee_force", np.asarray(predictions.member_forces) * (BOHR / HARTREE))
+            _add(texts, "committee_force", predictions.member_forces, BOHR / HARTREE)
         if "committee_virial" in self.extras:
-            _add(content, "committee_virial", np.swapaxes(predictions.member_virials, 2, 3) / HARTREE)
+            _add(texts, "committee_virial", np.swapaxes(predictions.member_virials, 2, 3), 1 / HARTREE)
         if getattr(predictions, "mixing", None) is not None:
             baselines = np.asarray(predictions.baseline_energies) / HARTREE
-            for entry, weight, baseline in zip(content, predictions.mixing, baselines, strict=True):
-                entry |= {"wb_mixing": float(weight), "baseline_pot": float(baseline)}
+            check_finite("the energy of the baseline", baselines, ("structure",))
+            for text, weight, baseline in zip(texts, predictions.mixing, baselines, strict=True):
+                text.number("wb_mixing", weight)
+                text.number("baseline_pot", baseline)
         if getattr(predictions, "all_member_energies", None) is not None:
-            every = (np.asarray(predictions.all_member_energies) - self.offset) / HARTREE
-            check_finite("the energy of a member", every, ("structure", "member"))
-            for entry, energy in zip(content, every, strict=True):
-                entry["member_energies"] = energy.tolist()
-        energies = members.mean(axis=1) if self.mean else energies
-        return energies, forces, virials, [json.dumps(entry, allow_nan=False) for entry in content]
+            every = self._in_hartree("the energy of a member", predictions.all_member_energies)
+            for text, energies in zip(texts, every, strict=True):
+                text.numbers("member_energies", energies)
+        if self.mean:
+            return members.mean(axis=1), self._units_of_mean, texts
+        return predictions.energies, self._units, texts
+
+    def _in_hartree(self, what, energies):
+        """(B, M) energies, offset subtracted."""
+        energies = (np.asarray(energies) - self.offset) / HARTREE
+        check_finite(what, energies, ("structure", "member"))
+        return energies
 
 
-def _add(content, name, values):
-    """Put the (B, M, rows, 3) values of the members into the extras, M flat lists for each structure."""
-    check_finite(name, values, ("structure", "member", "row", "component"))
-    for entry, value in zip(content, values, strict=True):
-        entry[name] = value.reshape(len(value), -1).tolist()
+def _add(texts, name, values, factor):
+    """Put the (B, M, rows, 3) values of the members, times a factor, into the extras, M flat lists for each."""
+    for text, value in zip(texts, values, strict=True):
+        if not text.members(name, value, factor):
+            check_finite(name, np.asarray(values) * factor, ("structure", "member", "row", "component"))

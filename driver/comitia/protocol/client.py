@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from comitia._wire import StreamError
 from comitia.errors import NumericalError, PeerError
 from comitia.protocol.boundary import WireStructures
-from comitia.protocol.states import Closed, Evaluate, ForceClient, Send
+from comitia.protocol.states import ForceClient
 from comitia.protocol.transports import readable
 from comitia.units import BOHR
 
@@ -81,25 +82,28 @@ class Session:
             return MESSAGE_TIMEOUT, "stopped inside a message"
         return self.silence or SILENCE_TIMEOUT[self.client.state], "sent nothing"
 
-    def advance(self):
-        """Send and compute until the server is to be heard again."""
-        while (event := self.client.next_event()) is not None:
-            if isinstance(event, Closed):
-                return self._end(event.reason)
-            if isinstance(event, Evaluate):
-                self._evaluate(event)
-            elif isinstance(event, Send) and not _send(self.connection, self.client, event.payload):
-                return self._end("EXIT")
-        self._heard = time.monotonic()
-        return None
+    def advance(self, wait=False):
+        """Answer the server until nothing more arrives from it, for a moment if `wait` says so."""
+        heard = self.client.n_received
+        try:
+            goes_on = self.client.converse(self.connection.fileno(), wait, self._evaluate)
+        except StreamError as error:
+            if not self._said_exit(error):
+                raise self.connection.broken(error.error, error.sending) from error.error
+            goes_on = False
+        if not goes_on:
+            self.served.reason, self.served.seconds = self.client.reason, time.monotonic() - self._begin
+        elif self.client.n_received != heard:
+            self._heard = time.monotonic()
 
-    def receive(self):
-        """Feed the client with what has arrived."""
-        received = self.connection.receive(0.0)
-        if received:
-            self.client.feed(received)
-        else:
-            self.client.end_of_stream()
+    def _said_exit(self, error):
+        """Whether a server that is gone had said EXIT before it went."""
+        if not error.sending:
+            return False
+        self.client.feed(self.connection.receive_waiting())
+        while (what := self.client.advance()) == "send":
+            pass
+        return what == "closed"
 
     def check_late(self, now):
         """Raise PeerError where the server has been silent for too long."""
@@ -110,30 +114,29 @@ class Session:
                 "see whether it still runs"
             )
 
-    def _evaluate(self, event):
+    def _evaluate(self):
         start = time.monotonic()
         try:
-            positions, cells = self.structures(event)
+            positions, cells = self.structures(self.client)
             predictions = self.compute(positions, cells)
-            self.client.answer(*self.results(predictions))
+            self.results.answer(self.client, predictions)
         except NumericalError as error:
             if self._keep_failed is None:
                 raise
-            kept = self._keep_failed(event.positions * BOHR, event.cells.transpose(0, 2, 1) * BOHR, error)
+            request = self.client.request()
+            kept = self._keep_failed(request.positions * BOHR, request.cells.transpose(0, 2, 1) * BOHR, error)
             raise NumericalError(f"{error}; {kept}") from error
-        self.served.seconds_computing += time.monotonic() - start
-        self.served.n_requests += 1
-        self.served.n_structures += len(positions)
-        self._beat(predictions, positions.shape[1])
+        now = time.monotonic()
+        served = self.served
+        served.seconds_computing += now - start
+        served.n_requests += 1
+        served.n_structures += len(positions)
+        if now - self._beaten >= HEARTBEAT:
+            self._beat(predictions, positions.shape[1], now)
 
-    def _end(self, reason):
-        self.served.reason, self.served.seconds = reason, time.monotonic() - self._begin
-
-    def _beat(self, predictions, n_atoms):
-        """A line in the log from time to time."""
-        now, n_structures = time.monotonic(), self.served.n_structures
-        if now - self._beaten < HEARTBEAT:
-            return
+    def _beat(self, predictions, n_atoms, now):
+        """A line in the log."""
+        n_structures = self.served.n_structures
         rate = (n_structures - self._n_beaten) / (now - self._beaten)
         sigma = ""
         if predictions.energy_uncertainties is not None:
@@ -168,23 +171,9 @@ def serve(sessions):
         ready = readable([session.connection for session in active], max(0.0, left))
         for session in active:
             if session.connection in ready:
-                session.receive()
-                session.advance()
+                session.advance(wait=len(active) == 1)
         now = time.monotonic()
         for session in active:
             if session.connection not in ready and not session.ended:
                 session.check_late(now)
     return [session.served for session in sessions]
-
-
-def _send(connection, client, payload):
-    """Send; False if the server is gone but had said EXIT before it went."""
-    try:
-        connection.send(payload)
-    except PeerError:
-        client.feed(connection.receive_waiting())
-        while (event := client.next_event()) is not None and not isinstance(event, Evaluate):
-            if isinstance(event, Closed):
-                return False
-        raise
-    return True

@@ -40,27 +40,6 @@ MAX_BODY = 1 << 33  # bytes of one message
 
 
 @dataclass(frozen=True)
-class Status:
-    """The server asks in which state the client is."""
-
-    name = "STATUS"
-
-
-@dataclass(frozen=True)
-class GetForce:
-    """The server asks for the result of the structures it sent."""
-
-    name = "GETFORCE"
-
-
-@dataclass(frozen=True)
-class Exit:
-    """The server is done with this client."""
-
-    name = "EXIT"
-
-
-@dataclass(frozen=True)
 class Init:
     """The server introduces itself.
 
@@ -162,7 +141,15 @@ def batch_size_announced(text):
     return size if size != 1 else None
 
 
-def _check_n_atoms(n_atoms, n_atoms_expected):
+def check_n_atoms(n_atoms, n_atoms_expected):
+    """Refuse a number of atoms in POSDATA that cannot be, or is not that of the template where there is one.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    if not 0 <= n_atoms <= MAX_ATOMS:
+        read_count(INT32.pack(n_atoms), 0, MAX_ATOMS, "the number of atoms in POSDATA")
     if n_atoms_expected is not None and n_atoms != n_atoms_expected:
         raise ProtocolError(
             f"POSDATA holds {n_atoms} atoms, the template has {n_atoms_expected}; "
@@ -170,33 +157,35 @@ def _check_n_atoms(n_atoms, n_atoms_expected):
         )
 
 
-def _read_position_data(buffer, offset, batch_size, n_atoms_expected):
-    """(PositionData, end), or None while bytes are missing; `batch_size` None is the layout without a batch."""
-    n_structures = batch_size or 1
-    count_at = offset if batch_size else offset + 18 * FLOAT64.itemsize
-    if len(buffer) < count_at + INT32.size:
-        return None
-    n_atoms = read_count(buffer, count_at, MAX_ATOMS, "the number of atoms in POSDATA")
-    _check_n_atoms(n_atoms, n_atoms_expected)
-    cells_at = offset + INT32.size if batch_size else offset
-    n_cell_numbers = 18 * n_structures
-    n_coordinates = 3 * n_atoms * n_structures
-    positions_at = (cells_at + n_cell_numbers * FLOAT64.itemsize) if batch_size else count_at + INT32.size
-    end = positions_at + n_coordinates * FLOAT64.itemsize
-    if end - offset > MAX_BODY:
-        raise ProtocolError(f"POSDATA announces {end - offset} bytes, allowed are {MAX_BODY}; use a smaller batch_size")
-    if len(buffer) < end:
-        return None
-    cells = np.frombuffer(buffer, FLOAT64, n_cell_numbers, cells_at).reshape(n_structures, 2, 3, 3).copy()
-    positions = np.frombuffer(buffer, FLOAT64, n_coordinates, positions_at).reshape(n_structures, n_atoms, 3).copy()
-    return PositionData(cells[:, 0], cells[:, 1], positions), end
+def check_body(n_bytes):
+    """Refuse a POSDATA that is longer than any that makes sense.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    if n_bytes > MAX_BODY:
+        raise ProtocolError(f"POSDATA announces {n_bytes} bytes, allowed are {MAX_BODY}; use a smaller batch_size")
 
 
-def _read_shared_position_data(buffer, offset, n_names, n_atoms_expected):
+def read_shared_position_data(buffer, n_names, n_atoms_expected):
+    """The POSDATA at the start of a buffer whose numbers are in shared memory.
+
+    Parameters
+    ----------
+    buffer : bytes-like
+    n_names : int, names of segments that it holds
+    n_atoms_expected : int or None
+
+    Returns
+    -------
+    (SharedPositionData, end), or None while bytes are missing.
+    """
+    offset = HEADER_LENGTH
     if len(buffer) < offset + INT32.size:
         return None
-    n_atoms = read_count(buffer, offset, MAX_ATOMS, "the number of atoms in POSDATA")
-    _check_n_atoms(n_atoms, n_atoms_expected)
+    (n_atoms,) = INT32.unpack_from(buffer, offset)
+    check_n_atoms(n_atoms, n_atoms_expected)
     end, names = offset + INT32.size, []
     for _ in range(n_names):
         if len(buffer) < end + INT32.size:
@@ -209,8 +198,9 @@ def _read_shared_position_data(buffer, offset, n_names, n_atoms_expected):
     return SharedPositionData(n_atoms, tuple(names)), end
 
 
-def _read_init(buffer, offset):
-    text_at = offset + 2 * INT32.size
+def read_init(buffer):
+    """The INIT at the start of a buffer: (Init, end), or None while bytes are missing."""
+    offset, text_at = HEADER_LENGTH, HEADER_LENGTH + 2 * INT32.size
     if len(buffer) < text_at:
         return None
     (replica,) = INT32.unpack_from(buffer, offset)
@@ -234,40 +224,9 @@ def _read_header(buffer, offset):
         return repr(raw)
 
 
-def read_server_message(buffer, offset=0, batch_size=None, n_atoms_expected=None, n_shared_names=None):
-    """The message of a server that starts at `offset` of a buffer.
-
-    Parameters
-    ----------
-    buffer : bytes or bytearray
-    offset : int
-    batch_size : int or None, structures in POSDATA if INIT announced a batch
-    n_atoms_expected : int or None, checked before the positions are waited for
-    n_shared_names : int or None, names of shared memory in POSDATA where the numbers are there
-
-    Returns
-    -------
-    (message, end) with `end` the offset after the message, or None while bytes are missing.
-
-    Raises
-    ------
-    ProtocolError
-        for anything that cannot become a message.
-    """
-    name = _read_header(buffer, offset)
-    if name is None:
-        return None
-    offset += HEADER_LENGTH
-    if name == "POSDATA" and n_shared_names is not None:
-        return _read_shared_position_data(buffer, offset, n_shared_names, n_atoms_expected)
-    if name == "POSDATA":
-        return _read_position_data(buffer, offset, batch_size, n_atoms_expected)
-    if name == "INIT":
-        return _read_init(buffer, offset)
-    for message in (Status, GetForce, Exit):
-        if name == message.name:
-            return message(), offset
-    raise ProtocolError(f"unknown header {name!r}; known are {', '.join(FROM_SERVER)}")
+def unknown_header(buffer):
+    """A sentence about the header of a server at the start of a buffer."""
+    return f"unknown header {_read_header(buffer, 0)!r}; known are {', '.join(FROM_SERVER)}"
 
 
 def read_client_message(buffer, n_atoms, batch_size=None):
@@ -368,31 +327,13 @@ def check_finite(quantity, values, axes):
     )
 
 
-def encode_force_ready(message, shared=None):
-    """Bytes of FORCEREADY; a number that is not finite never leaves.
+def check_results(energies, forces, virials):
+    """Refuse results that are not finite: arrays (B,), (B, n_atoms, 3) and (B, 3, 3).
 
-    Parameters
-    ----------
-    message : ForceReady
-    shared : comitia.protocol.shared_memory.SharedArrays that take the numbers, or None
+    Raises
+    ------
+    NumericalError
     """
-    check_finite("the energy", message.energies, ("structure",))
-    check_finite("the force", message.forces, ("structure", "atom", "component"))
-    check_finite("the virial", message.virials, ("structure", "row", "column"))
-    if shared is not None:
-        shared.write(message)
-    parts = (
-        [header(ForceReady.name)]
-        if shared is not None
-        else [
-            header(ForceReady.name),
-            np.ascontiguousarray(message.energies, FLOAT64).tobytes(),
-            INT32.pack(message.forces.shape[1]),
-            np.ascontiguousarray(message.forces, FLOAT64).tobytes(),
-            np.ascontiguousarray(message.virials, FLOAT64).tobytes(),
-        ]
-    )
-    for text in message.extras:
-        raw = text.encode("utf-8")
-        parts += [INT32.pack(len(raw)), raw]
-    return b"".join(parts)
+    check_finite("the energy", energies, ("structure",))
+    check_finite("the force", forces, ("structure", "atom", "component"))
+    check_finite("the virial", virials, ("structure", "row", "column"))

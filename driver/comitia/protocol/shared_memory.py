@@ -55,10 +55,10 @@ class SharedArrays:
         """The structures that are in it now."""
         return PositionData(*(self._arrays[kind].copy() for kind in ("cells", "inverses", "positions")))
 
-    def write(self, message):
-        """Put the numbers of a ForceReady where the server looks for them."""
-        for kind in ("energies", "forces", "virials"):
-            self._arrays[kind][...] = getattr(message, kind)
+    def write(self, energies, forces, virials):
+        """Put results, as they travel, where the server looks for them."""
+        for kind, numbers in (("energies", energies), ("forces", forces), ("virials", virials)):
+            self._arrays[kind][...] = numbers
 
     def close(self):
         """Let go of the segments; the server removes them."""

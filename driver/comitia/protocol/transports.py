@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import stat
+import struct
 import time
 
 from comitia.errors import PeerError, SettingsError
@@ -16,9 +17,11 @@ log = logging.getLogger(__name__)
 
 MAX_UNIX_PATH = 107  # bytes, Linux
 CHUNK = 1 << 20  # bytes asked for in one read
+PATIENCE = 0.05  # s in the system's own wait for bytes; what takes longer is waited for by polling
 SEND_TIMEOUT = 120.0  # s, for the server to take one whole message
 DRAIN_TIMEOUT = 5.0  # s, for the server to notice that we go
 FIRST_PAUSE, LONGEST_PAUSE, PAUSE_GROWTH = 0.02, 1.0, 1.5  # s, s, factor between two attempts to connect
+TIMEVAL = struct.Struct("@ll")  # s, µs
 NOT_YET = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BlockingIOError, TimeoutError)
 
 
@@ -51,7 +54,9 @@ class Connection:
     def __init__(self, stream, address, shared=None):
         self.address, self.shared = address, shared
         self._stream = stream
-        self._stream.settimeout(SEND_TIMEOUT)
+        stream.settimeout(None)
+        for option, seconds in ((socket.SO_RCVTIMEO, PATIENCE), (socket.SO_SNDTIMEO, SEND_TIMEOUT)):
+            stream.setsockopt(socket.SOL_SOCKET, option, TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6)))
 
     def __enter__(self):
         return self
@@ -62,27 +67,6 @@ class Connection:
     def fileno(self):
         """For polling."""
         return self._stream.fileno()
-
-    def receive(self, timeout):
-        """The bytes that arrive next, at least one; b"" when the server closed its end.
-
-        Parameters
-        ----------
-        timeout : float or None, s
-
-        Raises
-        ------
-        TimeoutError
-            if nothing arrived.
-        PeerError
-            if the connection broke.
-        """
-        if not _readable(self._stream, timeout):
-            raise TimeoutError(f"nothing arrived for {timeout:.0f} s")
-        try:
-            return self._stream.recv(CHUNK)
-        except OSError as error:
-            raise PeerError(f"{self.address}: the connection broke ({error.strerror or error})") from error
 
     def receive_waiting(self):
         """Whatever has arrived already, maybe nothing; never waits and never fails."""
@@ -97,20 +81,13 @@ class Connection:
             pass
         return arrived
 
-    def send(self, payload):
-        """Send all the bytes.
-
-        Raises
-        ------
-        PeerError
-            if the server is gone or does not take them.
-        """
-        try:
-            self._stream.sendall(payload)
-        except TimeoutError as error:
-            raise PeerError(f"{self.address}: the server took no bytes for {SEND_TIMEOUT:.0f} s") from error
-        except OSError as error:
-            raise PeerError(f"{self.address}: the server is gone ({error.strerror or error})") from error
+    def broken(self, error, sending):
+        """The PeerError for what the system said when bytes were sent or received."""
+        if not sending:
+            return PeerError(f"{self.address}: the connection broke ({error.strerror})")
+        if error.errno == errno.EAGAIN:
+            return PeerError(f"{self.address}: the server took no bytes for {SEND_TIMEOUT:.0f} s")
+        return PeerError(f"{self.address}: the server is gone ({error.strerror})")
 
     def leave(self):
         """Tell the server that nothing more will come."""
