@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from commands import FIT, labelled
 from models import crystal, small_model, write_ipi_xyz
 
 from comitia.cli.check import command
 from comitia.engines.check import check_input, check_potential
 from comitia.engines.plumed import find_kernel
-from comitia.errors import SettingsError
+from comitia.errors import SettingsError, UsageError
+from comitia.study.check import check_fit, check_study
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
 SPECIES = (10, 18)
@@ -132,9 +134,16 @@ def test_bohr_are_told_from_angstrom(folder):
     (folder / "init.xyz").write_text(text.replace("positions{angstrom} cell{angstrom}", ""))
     found = findings(check_input("nvt.xml", "model.safetensors", n_threads=1))
     assert re.match("warning: .*names no units, and i-PI reads bohr", found[0]), found
+    text = (folder / "nvt.xml").read_text()
+    (folder / "nvt.xml").write_text(
+        text.replace("<file mode='xyz'>", "<file mode='xyz' units='angstrom' cell_units='angstrom'>")
+    )
+    check = check_input("nvt.xml", "model.safetensors", n_threads=1)
+    assert findings(check) == []
+    assert check.facts["structure"]["heights"][0] == pytest.approx(crystal(SPECIES).cell.lengths()[0], rel=1e-7)
     crystal(SPECIES).write(folder / "init.xyz", format="extxyz")
     found = findings(check_input("nvt.xml", "model.safetensors", n_threads=1))
-    assert any(re.match("refusal: .*finds no cell in its second line and reads bohr", line) for line in found), found
+    assert any(re.match("refusal: .*finds no cell in its second line", line) for line in found), found
 
 
 def test_a_thin_cell_is_found(folder):
@@ -194,8 +203,14 @@ def test_the_command(folder, capsys):
     assert "init.xyz is not there" in said
     code, said = run("members.yaml", "--template", "lj_pairs.py")
     assert code == 3
-    with pytest.raises(SettingsError, match="is no POTENTIAL"):
-        run("fit.yaml")
+    code, said = run("fit.yaml")
+    assert code == 3
+    assert "training.xyz.xz" in said
+    (folder / "other.yaml").write_text("surprise: 1\n")
+    with pytest.raises(SettingsError, match="has none of the keys"):
+        run("other.yaml")
+    with pytest.raises(UsageError, match="--model belongs to an input of i-PI"):
+        run("members.yaml", "--model", "model.safetensors")
 
 
 def test_corrections_without_their_baseline_are_found(folder):
@@ -214,3 +229,52 @@ def test_corrections_without_their_baseline_are_found(folder):
     (folder / "weighted.yaml").write_text(text.replace("corrections", "model"))
     (found,) = findings(check_potential("weighted.yaml", "init.xyz", 1))
     assert re.match("refusal: .*a model of total energies", found)
+
+
+@pytest.fixture
+def study(folder):
+    """A fit, and a study of it, that are good."""
+    (folder / "data.xyz").write_text(labelled(24))
+    (folder / "fit.yaml").write_text(FIT)
+    write_ipi_xyz(folder / "init.xyz", crystal())
+    (folder / "study.yaml").write_text(
+        "fit: fit.yaml\nsample: {cold: {input: nvt.xml}}\n"
+        "observables: {energy: {from: cold, property: potential, unit: eV}}\n"
+    )
+    return folder
+
+
+def test_a_good_fit_and_a_good_study_pass(study):
+    check = check_fit("fit.yaml")
+    assert findings(check) == []
+    assert check.facts["fit"]["structures"] == {"training": 24, "validation": 0, "test": 0}
+    assert check.facts["fit"]["labels"] == {"energy": 24, "forces": 24, "virial": 0}
+    assert check.facts["fit"]["largest_memory"] > 1e8
+    check = check_study("study.yaml")
+    assert findings(check) == []
+    assert check.facts["samples"]["cold"]["structure"]["n_atoms"] == 64
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "sentence"),
+    [
+        ("fit.yaml", "data.xyz", "gone.xyz", "refusal: gone.xyz: cannot be read"),
+        ("fit.yaml", "members", "member", "refusal: .*unknown key 'member'"),
+        ("fit.yaml", "members", "baseline: {calculator: 'lj_pairs:none'}\nmembers", "refusal: .*cannot be made"),
+        ("fit.yaml", "members", "keys: {virial: v}\nmembers", "warning: .*no frame has a virial or stress"),
+        ("fit.yaml", "members", "test: {fraction: 0.5}\nmembers", "warning: .*structures to train on; errors"),
+        ("fit.yaml", "members", "previous: gone.safetensors\nmembers", "refusal: previous: gone.safetensors"),
+        ("data.xyz", "Ar", "Ne", "refusal: .*init.xyz.*species Ar is not in the model"),
+        ("nvt.xml", "extra_type='committee_pot'", "", "warning: .*without extra_type"),
+        ("study.yaml", "property: potential", "property: pressure", "refusal: .*pressure"),
+        ("study.yaml", "input: nvt.xml", "input: gone.xml", "refusal: .*gone.xml"),
+    ],
+)
+def test_a_fault_in_a_fit_or_a_study_is_found(file, before, after, sentence, study):
+    path = study / file
+    path.write_text(path.read_text().replace(before, after))
+    found = findings(check_study("study.yaml"))
+    assert any(re.match(sentence, line) for line in found), found
+    if file == "fit.yaml":
+        (line,) = findings(check_fit("fit.yaml"))
+        assert re.match(sentence, line), line

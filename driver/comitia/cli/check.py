@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from comitia.errors import ComitiaError, SettingsError
+from comitia.errors import ComitiaError, SettingsError, UsageError
 
 YAML = (".yaml", ".yml")
 
@@ -12,24 +12,46 @@ YAML = (".yaml", ".yml")
 def _check(path, model, template, n_threads):
     """The `Check` that fits the kind of the file."""
     from comitia.engines.check import check_input, check_potential
+    from comitia.findings import warning
+    from comitia.settings import read_yaml
 
     if path.suffix == ".xml" or path.name == "RESTART":
-        return check_input(path, model, template, n_threads)
-    if path.suffix in YAML:
-        from comitia.settings import read_yaml
-
-        keys = set(read_yaml(path))
-        if not keys & {"members", "committee"} or "data" in keys:
-            raise SettingsError(f"{path}: is no POTENTIAL.yaml (it has neither `members` nor `committee`); see inputs/")
+        check = check_input(path, model, template, n_threads)
+        if model is None:
+            check.findings.append(warning(f"{path}: no potential was tried; name it with --model"))
+        return check
     if model is not None:
-        raise SettingsError(f"{path}: is a potential itself; --model belongs to an input of i-PI")
-    return check_potential(path, template, n_threads)
+        raise UsageError(f"--model belongs to an input of i-PI, not to {path}")
+    keys = set(read_yaml(path)) if path.suffix in YAML else {"committee"}
+    kinds = {"sample": "STUDY.yaml", "data": "FIT.yaml", "committee": "a potential", "members": "a potential"}
+    kind = next((kinds[key] for key in kinds if key in keys), None)
+    if kind is None:
+        raise SettingsError(f"{path}: has none of the keys {', '.join(kinds)}; see the commented templates in inputs/")
+    if kind == "a potential":
+        return check_potential(path, template, n_threads)
+    if template is not None:
+        raise UsageError(f"--template belongs to a potential or an input of i-PI, not to {path}")
+    from comitia.study.check import check_fit, check_study
+
+    return check_study(path) if kind == "STUDY.yaml" else check_fit(path)
 
 
 def _lines(facts):
     """What is known, one line for each part."""
     from ase.data import chemical_symbols
 
+    fit = facts.get("fit")
+    if fit:
+        counts = ", ".join(f"{number} {name}" for name, number in fit["structures"].items() if number)
+        labels = ", ".join(f"{number} with {name}" for name, number in fit["labels"].items())
+        species = " ".join(chemical_symbols[z] for z in fit["species"])
+        yield f"data        {fit['data']}: {counts}; {fit['atoms']} atoms, {species}"
+        yield f"labels      {labels}; of {len(fit['config_types'])} kinds"
+        memory = f"{fit['largest_memory'] / 2**30:.1f} GiB"
+        yield f"fit         {fit['members']} members, cutoff {fit['cutoff']:g} Å, memory at most {memory}"
+    for name, sample in facts.get("samples", {}).items():
+        yield f"sample {name}:"
+        yield from (f"  {line}" for line in _lines(sample))
     simulation, structure = facts.get("simulation"), facts.get("structure")
     potential, trial = facts.get("potential"), facts.get("trial")
     if simulation:
@@ -64,7 +86,7 @@ def _lines(facts):
 def command(path, model, template, threads, json_path):
     """Load everything that INPUT names, try three steps, say what will happen; exit code 3 where it would go wrong.
 
-    INPUT is an input of i-PI, a POTENTIAL.yaml or a model file.
+    INPUT is an input of i-PI, a POTENTIAL.yaml, a model file, a FIT.yaml or a STUDY.yaml.
 
     \b
     comitia check nvt.xml --model model.safetensors

@@ -115,8 +115,6 @@ def check_input(path, model=None, template=None, n_threads=None):
         potential = check.potential(model, atoms, n_structures, n_threads)
         if run.root.find(".//ffcommittee/baseline_name") is None:
             check.findings += correction_findings(potential, model)
-    else:
-        check.findings.append(warning(f"{path}: no potential was tried; name it with --model"))
     check.findings[:0] = input_findings(run, atoms, potential, str(model))
     if "trial" in check.facts:
         trial = check.facts["trial"]
@@ -128,7 +126,7 @@ def check_input(path, model=None, template=None, n_threads=None):
 def _initial_atoms(run, check):
     found = run.structure_file()
     if found is not None and found[1] != "chk":
-        atoms = read_initial_structure(found[0])
+        atoms = read_initial_structure(found[0], units=run.structure_units())
         check.structure(found[0], atoms)
         return atoms
     symbols = (IpiInput(found[0]) if found else run).symbols()

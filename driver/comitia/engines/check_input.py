@@ -203,23 +203,24 @@ def _same_atoms(run, atoms):
             if path is None:
                 continue
             if mode == "xyz":
-                yield from _units(path)
+                yield from _units(path, run)
             try:
                 yield from order_findings(read_initial_structure(path), atoms, path, run.path)
             except ComitiaError as error:
                 yield refusal(error)
 
 
-def _units(path):
-    """What i-PI's mode 'xyz' makes of the second line of a file."""
+def _units(path, run):
+    """What i-PI's mode 'xyz' makes of the second line of a file, and of what the input says besides."""
     like = "`# CELL(abcABC): 10 10 10 90 90 90 positions{angstrom} cell{angstrom}`"
-    comment = ipi_comment(path)
-    if comment is None:
-        yield refusal(
-            f"{path}: i-PI's mode 'xyz' finds no cell in its second line and reads bohr; write {like}, or mode='ase'"
-        )
-    elif not {"positions", "cell"} <= comment.keys():
+    comment, given = ipi_comment(path), run.structure_units()
+    has_cell = run.root.find(".//initialize/cell") is not None
+    if comment is None and not has_cell:
+        yield refusal(f"{path}: i-PI's mode 'xyz' finds no cell in its second line; write {like}, or mode='ase'")
+    elif "positions" not in {*(comment or ()), *given}:
         yield warning(f"{path}: its second line names no units, and i-PI reads bohr; write {like} if they are Å")
+    elif "cell" not in {*(comment or ()), *given} and not has_cell:
+        yield warning(f"{path}: its second line names no units of the cell, and i-PI reads bohr; write {like}")
 
 
 def order_findings(found, expected, path, other):

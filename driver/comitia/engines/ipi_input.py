@@ -178,6 +178,14 @@ class IpiInput:
             "the client learns the species of the atoms from it"
         )
 
+    def structure_units(self):
+        """Units of positions and cell that the element of the structure file names, as i-PI calls them."""
+        for tag in ("file", "positions"):
+            for element in self.root.iterfind(f".//initialize/{tag}"):
+                found = {"positions": element.get("units", "").strip(), "cell": element.get("cell_units", "").strip()}
+                return {name: unit for name, unit in found.items() if unit not in ("", "automatic")}
+        return {}
+
     def symbols(self):
         """Chemical symbols that a RESTART or checkpoint carries."""
         names = self.root.find(".//beads/names")

@@ -22,8 +22,11 @@ def _cell(kind, numbers):
     return cellpar_to_cell(values[:6]) if kind == "abcABC" else np.reshape(values[:9], (3, 3)).T
 
 
-def _read_ipi_xyz(path, lines, comment):
-    """Atoms of the first frame of an xyz file with i-PI's comment line; periodic, as i-PI takes them."""
+def _read_ipi_xyz(path, lines, comment, given):
+    """Atoms of the first frame of an xyz file with i-PI's comment line; periodic, as i-PI takes them.
+
+    `given` are the units of positions and cell where the comment names none.
+    """
     from ase import Atoms
     from ase.data import atomic_numbers
 
@@ -33,7 +36,7 @@ def _read_ipi_xyz(path, lines, comment):
             symbol, *coordinates = next(lines[1]).split()
             numbers.append(atomic_numbers[ISOTOPES.get(symbol, symbol)])
             positions.append([float(x) for x in coordinates[:3]])
-        found, units = _IPI_COMMENT.search(comment), dict(_UNITS.findall(comment))
+        found, units = _IPI_COMMENT.search(comment), (given or {}) | dict(_UNITS.findall(comment))
         cell = _cell(*found.groups())
     except (StopIteration, ValueError) as error:
         raise StructureError(f"{path}, frame 0: no complete xyz frame; see atom {len(numbers)}") from error
@@ -52,7 +55,7 @@ def ipi_comment(path):
     return dict(_UNITS.findall(comment)) if _IPI_COMMENT.search(comment) else None
 
 
-def read_initial_structure(path, species=None):
+def read_initial_structure(path, species=None, units=None):
     """The atoms of a simulation: species, order, and the directions that repeat.
 
     A file with i-PI's comment (`# CELL(abcABC): ...`) is periodic; any other is what ASE reads.
@@ -61,6 +64,7 @@ def read_initial_structure(path, species=None):
     ----------
     path : structure file
     species : atomic numbers that a model was trained on, or None for any
+    units : dict, i-PI's names of the units of `positions` and `cell` where a comment of its own names none
 
     Returns
     -------
@@ -77,7 +81,7 @@ def read_initial_structure(path, species=None):
             first, comment = file.readline(), file.readline()
             if not (first.strip().isdigit() and _IPI_COMMENT.search(comment)):
                 return read_template(path, species)
-            atoms = _read_ipi_xyz(path, (first, file), comment)
+            atoms = _read_ipi_xyz(path, (first, file), comment, units)
     except UnicodeDecodeError:
         return read_template(path, species)
     except OSError as error:
