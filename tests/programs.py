@@ -39,7 +39,7 @@ def i_pi(start, name="nve.xml"):
 
 
 def serve(start, *options, model="model.safetensors", names=("comitia",)):
-    """A force client for the sockets of these names."""
+    """A force client for the unix sockets of these names, or for what the options say."""
     servers = [word for name in names for word in ("--unix", name)]
     where = ("--template", "init.xyz", *servers, "--sockets-prefix", "SOCKETS", "--threads", "1")
     return start(sys.executable, "-m", "comitia.cli", "serve", model, *where, *options)

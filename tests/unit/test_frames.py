@@ -55,6 +55,16 @@ def test_one_bead_printed_of_many_is_refused(tmp_path):
         bead_files(tmp_path / "run.committee_pot_00")
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_numbered_checkpoints_are_not_beads(tmp_path, restart):
+    paths = write_beads(tmp_path, "run.committee_pot", np.arange(40), committee(n_beads=1))
+    for number in range(4):
+        (tmp_path / f"run.checkpoint_{number}").write_text("<simulation verbosity='low'>\n</simulation>\n")
+    if restart:
+        write_restart(tmp_path)
+    assert bead_files(paths[0]) == paths
+
+
 def test_files_of_an_older_run_are_refused(tmp_path):
     write_beads(tmp_path, "run.committee_pot", np.arange(40), committee(n_beads=4))
     write_beads(tmp_path, "run.committee_pot", np.arange(40), committee(n_beads=12))

@@ -155,13 +155,19 @@ def bead_files(path):
 
 
 def _beads_of_the_run(folder, stem, width):
-    """Largest number of beads that any other output of the same run, or its RESTART, has."""
-    prefix = output_prefix(stem)
-    largest = run_facts(folder / stem).n_beads or 0
-    if "." not in stem:
-        return largest
-    for other in folder.glob(f"{glob.escape(prefix)}.*"):
+    """Number of beads of the run: what its RESTART says, else the largest that any other output of it has."""
+    known = run_facts(folder / stem).n_beads
+    if known or "." not in stem:
+        return known or 0
+    largest = 0
+    for other in folder.glob(f"{glob.escape(output_prefix(stem))}.*"):
         match = _BEAD.match(other.name)
-        if match and len(match["bead"]) == width:
+        if match and len(match["bead"]) == width and not _is_checkpoint(other):
             largest = max(largest, int(match["bead"]) + 1)
     return largest
+
+
+def _is_checkpoint(path):
+    """Whether a file is a checkpoint, which i-PI numbers too (`overwrite='False'`), by step and not by bead."""
+    with open(path, "rb") as file:
+        return file.read(64).lstrip().startswith(b"<")
