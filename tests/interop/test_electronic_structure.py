@@ -1,6 +1,7 @@
 """`comitia label` drives real electronic structure programs; what they say equals what they say by themselves."""
 
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import read, write
+from models import crystal
 from numpy.testing import assert_allclose
 
 from comitia.engines.force_engines import EngineOptions
@@ -37,6 +39,65 @@ CELL_PARAMETERS bohr
 ATOMIC_POSITIONS bohr
 {positions}
 """
+CP2K = """&GLOBAL
+ RUN_TYPE {run}
+ PRINT_LEVEL LOW
+&END
+&MOTION
+ &DRIVER
+  HOST {name}
+  PORT 1
+  UNIX
+ &END
+&END
+&FORCE_EVAL
+ METHOD FIST
+ STRESS_TENSOR ANALYTICAL
+ &MM
+  &FORCEFIELD
+   &NONBONDED
+    &LENNARD-JONES
+     ATOMS Ar Ar
+     EPSILON [hartree] 4e-4
+     SIGMA [bohr] 6.4
+     RCUT [bohr] 10.0
+    &END
+   &END
+   &CHARGE
+    ATOM Ar
+    CHARGE 0.0
+   &END
+  &END
+  &POISSON
+   &EWALD
+    EWALD_TYPE NONE
+   &END
+  &END
+ &END
+ &PRINT
+  &FORCES
+   NDIGITS 12
+  &END
+  &STRESS_TENSOR
+  &END
+ &END
+ &SUBSYS
+  &CELL
+   A [bohr] {a}
+   B [bohr] {b}
+   C [bohr] {c}
+  &END
+  &COORD
+   UNIT bohr
+{positions}
+  &END
+  &TOPOLOGY
+   CONNECTIVITY OFF
+  &END
+ &END
+&END
+"""
+GIGAPASCAL = HARTREE / BOHR**3 / 29421.02648438959  # eV/Å³, of the hartree and the bohr that CP2K converts with
 
 
 def rows(values, start=""):
@@ -56,9 +117,31 @@ def silicon(n=3):
     return frames
 
 
-def label(folder, name, frames, command):
-    """Labels of the frames by a program that is started when our socket is there."""
+def argon(n=3):
+    """A crystal, in a cell of another shape and orientation each."""
+    rng, frames = np.random.default_rng(5), []
+    for seed in range(n):
+        atoms = crystal((18,), (2, 2, 2), rattle=0.15, seed=seed)
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.04 * rng.normal(size=(3, 3))), scale_atoms=True)
+        frames.append(atoms)
+    return frames
+
+
+def in_standard_orientation(atoms):
+    """What workers are started with: all cells are sent to them so."""
+    atoms = atoms.copy()
+    atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
+    return atoms
+
+
+def pool(folder, frames):
+    """The frames as the file of them has them."""
     write(folder / "pool.xyz", frames, format="extxyz")
+    return read(folder / "pool.xyz", ":")
+
+
+def label(folder, name, command):
+    """Labels of the pool by a program that is started when our socket is there."""
     running = []
 
     def start():
@@ -101,7 +184,7 @@ def check(found, expected):
 )
 def test_quantum_espresso(tmp_path):
     """Energy, forces and stress of pw.x --ipi are those of pw.x on each structure alone, in its own orientation."""
-    frames = silicon()
+    frames = pool(tmp_path, silicon())
 
     def espresso(atoms, folder):
         (folder / "pw.in").write_text(
@@ -131,7 +214,42 @@ def test_quantum_espresso(tmp_path):
                 -stress.reshape(3, 3) * HARTREE / BOHR**3,
             )
         )
-    standard = frames[0].copy()  # workers are sent cells in the standard orientation: they must be started with it
-    standard.set_cell(standard.cell.standard_form()[0], scale_atoms=True)
     name = f"comitia-test-{os.getpid()}"
-    check(label(tmp_path, name, frames, [*espresso(standard, tmp_path), "--ipi", f"{name}:UNIX"]), expected)
+    command = espresso(in_standard_orientation(frames[0]), tmp_path)
+    check(label(tmp_path, name, [*command, "--ipi", f"{name}:UNIX"]), expected)
+
+
+@pytest.mark.skipif(shutil.which("cp2k.psmp") is None, reason="no cp2k.psmp; Debian: apt-get install cp2k cp2k-data")
+def test_cp2k(tmp_path):
+    """Its pair potentials: as its driver of i-PI, they are those of CP2K on each structure alone."""
+    frames, name = pool(tmp_path, argon()), f"comitia-test-{os.getpid()}"
+
+    def cp2k(atoms, run, folder):
+        vectors = rows(atoms.cell.array / BOHR).splitlines()
+        positions = rows(atoms.positions / BOHR, "   Ar ")
+        (folder / "cp2k.inp").write_text(
+            CP2K.format(run=run, name=name, a=vectors[0], b=vectors[1], c=vectors[2], positions=positions)
+        )
+        return ["cp2k.psmp", "-i", "cp2k.inp", "-o", "cp2k.out"]
+
+    expected = []
+    for number, atoms in enumerate(frames):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        command = cp2k(atoms, "ENERGY_FORCE", folder)
+        subprocess.run(command, cwd=folder, check=True, timeout=60, env=environment())
+        said = (folder / "cp2k.out").read_text()
+        (energy,) = re.findall(r"energy \[a\.u\.\]: +(\S+)", said)
+        forces = re.findall(r"^ +\d+ +1 +Ar +(\S+) +(\S+) +(\S+)$", said, re.MULTILINE)
+        stress = re.findall(r"^ STRESS\| +[xyz] +(\S+E\S+) +(\S+E\S+) +(\S+E\S+)$", said, re.MULTILINE)
+        assert (len(forces), len(stress)) == (32, 3)
+        # its stress has the other sign
+        expected.append(
+            (
+                float(energy) * HARTREE,
+                np.array(forces, float) * HARTREE / BOHR,
+                -np.array(stress, float) * GIGAPASCAL,
+            )
+        )
+    command = cp2k(in_standard_orientation(frames[0]), "DRIVER", tmp_path)
+    check(label(tmp_path, name, command), expected)
