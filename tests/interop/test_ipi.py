@@ -134,7 +134,11 @@ def prepare(folder, template, forcefield, n_steps, every):
     text = re.sub(r"<total_steps> \d+ <", f"<total_steps> {n_steps} <", text)
     text = re.sub(r"stride='\d+' overwrite='True'", f"stride='{every}' overwrite='False'", text)
     text = re.sub(r"<(properties|trajectory filename='committee_pot') stride='\d+'", r"<\1 stride='1'", text)
-    text = re.sub(r"<remd> <stride> \d+ <", "<remd> <stride> 2 <", text)
+    if template == "remd":  # replicas move in threads of their own, which draw noise in any order: here there is none
+        text = re.sub(
+            r"<dynamics mode='nvt'>(.*)<thermostat.*</thermostat>", r"<dynamics mode='nve'>\1", text, flags=re.S
+        )
+        text = re.sub(r"<remd> <stride> \d+ <", "<remd> <stride> 2 <", text)
     (folder / "input.xml").write_text(text)
 
 
