@@ -23,6 +23,14 @@ from ase.calculators.lj import LennardJones
 
 def make(sigma=3.4):
     return LennardJones(sigma=sigma, epsilon=0.0104, rc=5.0)
+
+
+class WithoutStress(LennardJones):
+    implemented_properties = ["energy", "forces"]
+
+
+def without_stress():
+    return WithoutStress(sigma=3.4, epsilon=0.0104, rc=5.0)
 """
 CALCULATOR = {"calculator": "lj_pairs:make", "arguments": {}}
 MEMBERS = (
@@ -168,6 +176,16 @@ def test_what_does_not_drive_with_the_mean_is_found_under_a_committee_of_i_pi(fo
     assert re.match("refusal: .*drives with their plain mean, not with what member.yaml says", found)
 
 
+def test_constant_pressure_without_stress_is_found(folder):
+    path = folder / "nvt.xml"
+    (folder / "mixed.yaml").write_text(MEMBERS.replace("'lj_pairs:make'}", "'lj_pairs:without_stress'}", 1))
+    assert findings(check_input(path, "mixed.yaml", n_threads=1)) == []
+    path.write_text(path.read_text().replace("<dynamics mode='nvt'>", "<dynamics mode='npt'>"))
+    assert findings(check_input(path, "members.yaml", n_threads=1)) == []
+    (found,) = findings(check_input(path, "mixed.yaml", n_threads=1))
+    assert re.match("refusal: .*lj_pairs:without_stress gives no stress", found)
+
+
 def test_a_composed_potential_is_tried(folder):
     assert findings(check_potential(folder / "members.yaml", "init.xyz", 1)) == []
     (folder / "members.yaml").write_text(MEMBERS.replace("alpha: 1.5", ""))
@@ -222,6 +240,11 @@ def test_corrections_without_their_baseline_are_found(folder):
     text = "committee: corrections.safetensors\nbaseline: {calculator: 'lj_pairs:make'}\nbaseline_uncertainty: 0.5\n"
     (folder / "weighted.yaml").write_text(text)
     path = folder / "nvt.xml"
+    (found,) = findings(check_input(path, "weighted.yaml", n_threads=1))
+    assert re.match("warning: .*does not print baseline_pot", found)
+    printed = "extra_type='{0}'> extras </trajectory>"
+    more = printed.format("committee_pot") + "<trajectory filename='b' stride='4' " + printed.format("baseline_pot")
+    path.write_text(path.read_text().replace(printed.format("committee_pot"), more))
     assert findings(check_input(path, "weighted.yaml", n_threads=1)) == []
     path.write_text(SOCKET.sub(COMMITTEE.format("<parse_json> True </parse_json>"), path.read_text()))
     (found,) = findings(check_input(path, "weighted.yaml", n_threads=1))

@@ -1,7 +1,7 @@
 """Everything that an input names, loaded and tried for three steps before a queue does: `comitia check`."""
 
-from comitia.engines.check_input import input_findings, order_findings
-from comitia.engines.check_potential import correction_findings, cutoff_of, heights, tried
+from comitia.engines.check_input import input_findings, order_findings, pressure_findings
+from comitia.engines.check_potential import correction_findings, cutoff_of, heights, tried, without_stress
 from comitia.engines.composed import load_potential
 from comitia.engines.ipi_input import IpiInput
 from comitia.engines.ipi_structure import read_initial_structure
@@ -57,6 +57,7 @@ class Check:
                 return
         trial, found = tried(potential, atoms, path, n_structures, n_threads)
         self.findings += found
+        self.facts["potential"]["without_stress"] = without_stress(potential, atoms) if trial is not None else []
         if trial is not None:
             self.facts["trial"] = {
                 "energy": trial.energy,
@@ -115,6 +116,7 @@ def check_input(path, model=None, template=None, n_threads=None):
         potential = check.potential(model, atoms, n_structures, n_threads)
         if run.root.find(".//ffcommittee/baseline_name") is None:
             check.findings += correction_findings(potential, model)
+        check.findings += pressure_findings(run, check.facts.get("potential", {}).get("without_stress"))
     check.findings[:0] = input_findings(run, atoms, potential, str(model))
     if "trial" in check.facts:
         trial = check.facts["trial"]

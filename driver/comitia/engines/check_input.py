@@ -13,6 +13,7 @@ ALWAYS_SENT = ("committee_pot", "committee_uncertainty")
 SENT_ON_REQUEST = ("committee_force", "committee_virial")
 OF_BASELINE = ("wb_mixing", "baseline_pot")
 ISOTOPE_MASSES = {"D": 2.014, "T": 3.016}  # u
+CONSTANT_PRESSURE = ("npt", "nst", "scnpt")  # modes of <dynamics>
 NEAREST_IMAGE = ("fflj", "ffsgdml")  # force fields of i-PI that take the nearest image of an atom and no other
 
 
@@ -97,7 +98,7 @@ def _committees(run, potential, name):
         if parses and (element.findtext("baseline_name") or "").strip():
             yield warning(
                 f"{where} has a baseline, for which i-PI needs forces of the members: start `comitia serve --extras "
-                "pseudo_members`, or take the weighted baseline of a POTENTIAL.yaml, which needs none"
+                "pseudo_members` and print committee_member_energies, or take the weighted baseline of a POTENTIAL.yaml"
             )
 
 
@@ -125,6 +126,11 @@ def _extras(run, potential):
         for finding in _never_sent(run, potential, names, where):
             wrong.append(names)
             yield finding
+    if getattr(potential, "baseline", None) is not None and not any("baseline_pot" in names for names, _ in printed):
+        yield warning(
+            f"{run.path}: <output> does not print baseline_pot, which `comitia reweight --baseline` needs; add "
+            "<trajectory filename='baseline_pot' stride='1' extra_type='baseline_pot'> extras </trajectory>"
+        )
     committee = [element for names, element in printed if names == ["committee_pot"]]
     if potential is None or potential.n_members < 2 or (wrong and not committee):
         return
@@ -246,6 +252,16 @@ def _nearest_image(run, atoms):
             f"{run.path}: <{beside[0]}> takes the nearest image of an atom only, right while its cutoff is below half "
             f"of the thinnest direction of the cell, here {0.5 * heights(atoms).min():.2f} Å; a comitia model counts "
             "every image"
+        )
+
+
+def pressure_findings(run, without_stress):
+    """A refusal of constant pressure where a part of the potential has no stress."""
+    changes = [e for e in run.root.iter("dynamics") if _mode(e) in CONSTANT_PRESSURE]
+    if changes and without_stress:
+        yield refusal(
+            f"{run.path}: <dynamics mode='{_mode(changes[0])}'> changes the cell, and {', '.join(without_stress)} "
+            "gives no stress, so that the virial would be zero; take mode='nvt', or a calculator with stress"
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from comitia.engines.composed import needs_workers, sources_of
-from comitia.engines.sources import CalculatorSource
+from comitia.engines.sources import CalculatorSource, calculated
 from comitia.errors import ComitiaError
 from comitia.findings import refusal, warning
 from comitia.potential.source import source_name
@@ -46,6 +46,20 @@ def heights(atoms):
 def cutoff_of(potential):
     """Å, the longest of the models in a potential; None where there is no model."""
     return max((source.cutoff for source in sources_of(potential) if hasattr(source, "cutoff")), default=None)
+
+
+def without_stress(potential, atoms):
+    """Names of the calculators in a potential that give no stress; their virial is taken to be zero.
+
+    Raises
+    ------
+    ComitiaError
+        where one of them fails.
+    """
+    sources = [source for source in sources_of(potential) if isinstance(source, CalculatorSource)]
+    if atoms.cell.rank < 3:
+        return []
+    return [source.name for source in sources if calculated(source.calculator, atoms.copy(), source.name)[2] is None]
 
 
 def try_steps(potential, atoms, n_structures=1, n_threads=None):
