@@ -73,28 +73,29 @@ cdef class JsonText:
         self.write(b"{", 1)
 
     def number(self, str name, double value):
-        """One number, which must be finite."""
+        """One number; whether it is finite. Where one is not, the text is of no use."""
         self.begin(name, 1)
+        if not isfinite(value):
+            return False
         self.length += decimal_write(powers, value, self.memory + self.length)
+        return True
 
     def numbers(self, str name, const double[:] values):
-        """A list of numbers, which must be finite."""
+        """A list of numbers; whether all are finite."""
         cdef Py_ssize_t i
         self.begin(name, values.shape[0] + 1)
         self.write(b"[", 1)
         for i in range(values.shape[0]):
+            if not isfinite(values[i]):
+                return False
             if i:
                 self.write(b", ", 2)
             self.length += decimal_write(powers, values[i], self.memory + self.length)
         self.write(b"]", 1)
+        return True
 
     def members(self, str name, const double[:, :, :] values, double factor=1.0):
-        """A list for every member, of its (rows, 3) numbers one after the other, times a factor.
-
-        Returns
-        -------
-        bool, whether all are finite; if not, the text is of no use.
-        """
+        """A list for every member of its (rows, 3) numbers times a factor; whether all are finite."""
         cdef Py_ssize_t k, i, a
         cdef Py_ssize_t n_members = values.shape[0], n_rows = values.shape[1], width = values.shape[2]
         cdef double value

@@ -141,42 +141,37 @@ class WireResults:
         """Energies, what they, the forces and the virials are in, and the extras; kept until the next call."""
         if predictions.member_energies is None:
             return predictions.energies, self._units, [""] * len(predictions.energies)
-        check_finite("the energy computed", predictions.energies, ("structure",))
-        members = self._in_hartree("the energy of a member", predictions.member_energies)
+        members = (np.asarray(predictions.member_energies) - self.offset) / HARTREE
         uncertainties = np.asarray(predictions.energy_uncertainties) / HARTREE
-        check_finite("the energy uncertainty", uncertainties, ("structure",))
         self._texts.extend(JsonText() for _ in range(len(members) - len(self._texts)))
         texts = self._texts[: len(members)]
-        for text, energies, uncertainty in zip(texts, members, uncertainties, strict=True):
+        for text in texts:
             text.clear()
-            text.numbers("committee_pot", energies)
-            text.number("committee_uncertainty", uncertainty)
+        _add(texts, "committee_pot", members)
+        _add(texts, "committee_uncertainty", uncertainties)
         if "committee_force" in self.extras:
-            _add(texts, "committee_force", predictions.member_forces, BOHR / HARTREE)
+            _add_members(texts, "committee_force", predictions.member_forces, BOHR / HARTREE)
         if "committee_virial" in self.extras:
-            _add(texts, "committee_virial", np.swapaxes(predictions.member_virials, 2, 3), 1 / HARTREE)
+            _add_members(texts, "committee_virial", np.swapaxes(predictions.member_virials, 2, 3), 1 / HARTREE)
         if getattr(predictions, "mixing", None) is not None:
-            baselines = np.asarray(predictions.baseline_energies) / HARTREE
-            check_finite("the energy of the baseline", baselines, ("structure",))
-            for text, weight, baseline in zip(texts, predictions.mixing, baselines, strict=True):
-                text.number("wb_mixing", weight)
-                text.number("baseline_pot", baseline)
+            _add(texts, "wb_mixing", predictions.mixing)
+            _add(texts, "baseline_pot", np.asarray(predictions.baseline_energies) / HARTREE)
         if getattr(predictions, "all_member_energies", None) is not None:
-            every = self._in_hartree("the energy of a member", predictions.all_member_energies)
-            for text, energies in zip(texts, every, strict=True):
-                text.numbers("member_energies", energies)
+            _add(texts, "member_energies", (np.asarray(predictions.all_member_energies) - self.offset) / HARTREE)
         if self.mean:
+            check_finite("the energy computed", predictions.energies, ("structure",))
             return members.mean(axis=1), self._units_of_mean, texts
         return predictions.energies, self._units, texts
 
-    def _in_hartree(self, what, energies):
-        """(B, M) energies, offset subtracted."""
-        energies = (np.asarray(energies) - self.offset) / HARTREE
-        check_finite(what, energies, ("structure", "member"))
-        return energies
+
+def _add(texts, name, values):
+    """Put numbers (B,), or lists of them (B, M), into the extras."""
+    for text, value in zip(texts, values, strict=True):
+        if not (text.numbers(name, value) if values.ndim > 1 else text.number(name, value)):
+            check_finite(name, values, ("structure", "member")[: values.ndim])
 
 
-def _add(texts, name, values, factor):
+def _add_members(texts, name, values, factor):
     """Put the (B, M, rows, 3) values of the members, times a factor, into the extras, M flat lists for each."""
     for text, value in zip(texts, values, strict=True):
         if not text.members(name, value, factor):
