@@ -168,25 +168,32 @@ cdef extern from "members.h" nogil:
 
 cdef extern from "incremental.h" nogil:
     int MOST_MOVED, INCREMENTAL_CLOSED
-    ctypedef struct incremental_change:
-        int n_moved, n_centres
+    ctypedef struct contributions:
+        size_t n_centres
+    ctypedef struct contribution_memory:
+        evaluator evaluator
+        size_t n_allocations
+    ctypedef struct contribution_store:
+        size_t n_allocations
     ctypedef struct incremental_base:
-        int filled
-        incremental_change change
+        int filled, n_moved
+        contributions trial
     ctypedef struct incremental_difference:
         int n
     ctypedef struct incremental_scratch:
-        evaluator evaluator
+        contribution_memory memory
+        contribution_store store
         size_t n_allocations
     void incremental_base_free(incremental_base *b)
     void incremental_scratch_free(incremental_scratch *s)
     int incremental_base_prepare(incremental_base *b, size_t n_atoms, const int *pbc, size_t n_sums)
-    void incremental_keep(incremental_base *b, const double *positions, const double *cell, const double *energies,
-                          const double *forces, const double *virial, const double *sums)
-    int incremental_compare(const incremental_base *b, const double *positions, const double *cell,
-                            incremental_difference *difference)
+    void incremental_keep(incremental_base *b, incremental_scratch *s, const double *positions, const double *cell,
+                          const double *energies, const double *forces, const double *virial, const double *sums)
+    int incremental_compare(incremental_base *b, const incremental_scratch *s, const double *positions,
+                            const double *cell, incremental_difference *difference)
     int incremental_evaluate(incremental_base *b, incremental_scratch *s, const descriptor *d, const int32_t *species,
                              const double *weights, const double *positions, const incremental_difference *difference,
                              int n_threads)
     void incremental_reject(incremental_base *b)
-    void incremental_read(const incremental_base *b, double *energies, double *forces, double *virial, double *sums)
+    void incremental_read(const incremental_base *b, const incremental_scratch *s, double *energies, double *forces,
+                          double *virial, double *sums)

@@ -81,7 +81,8 @@ cdef class KnownConfigurations:
         if self.used[b] == 0 and incremental_base_prepare(&self.bases[b], self.n_atoms, self.pbc, self.n_sums):
             incremental_base_free(&self.bases[b])
             raise MemoryError(f"no memory left to keep the results of {self.n_atoms} atoms")
-        incremental_keep(&self.bases[b], &positions[0, 0], rows, &energies[0], &forces[0, 0], &virial[0, 0], first_sum)
+        incremental_keep(&self.bases[b], &self.scratch, &positions[0, 0], rows, &energies[0], &forces[0, 0],
+                         &virial[0, 0], first_sum)
         self.use(b)
         self.same = -1
 
@@ -103,7 +104,8 @@ cdef class KnownConfigurations:
         if self.n_atoms == 0:
             return None
         for b in range(self.n_most):
-            if self.used[b] and incremental_compare(&self.bases[b], &positions[0, 0], rows, &difference) < least.n:
+            if self.used[b] and incremental_compare(&self.bases[b], &self.scratch, &positions[0, 0], rows,
+                                                    &difference) < least.n:
                 closest, least = b, difference
         if closest < 0:
             return None
@@ -115,7 +117,7 @@ cdef class KnownConfigurations:
                                           &self.weights[0, 0], &positions[0, 0], &least, n_threads)
         if status:
             return None  # a full evaluation says what is wrong
-        self.n_touched = self.bases[closest].change.n_centres if self.bases[closest].change.n_moved else 0
+        self.n_touched = self.bases[closest].trial.n_centres if self.bases[closest].n_moved else 0
         self.use(closest)
         result = self.read(&self.bases[closest])
         if result is None:
@@ -125,7 +127,8 @@ cdef class KnownConfigurations:
     @property
     def n_allocations(self):
         """How often the trials took memory since the start: it stays put when sizes do."""
-        return self.scratch.n_allocations + self.scratch.evaluator.n_allocations
+        return (self.scratch.n_allocations + self.scratch.memory.n_allocations + self.scratch.store.n_allocations +
+                self.scratch.memory.evaluator.n_allocations)
 
     cdef read(self, incremental_base *base):
         """The results of a trial, or None where one is not finite."""
@@ -135,7 +138,8 @@ cdef class KnownConfigurations:
         cdef double[:, :, ::1] sums = np.empty((1, self.kernel.n_species, self.kernel.n_features if self.n_sums else 0))
         cdef double total = 0
         cdef Py_ssize_t i
-        incremental_read(base, &energies[0], &forces[0, 0], &virials[0, 0, 0], &sums[0, 0, 0] if self.n_sums else NULL)
+        incremental_read(base, &self.scratch, &energies[0], &forces[0, 0], &virials[0, 0, 0],
+                         &sums[0, 0, 0] if self.n_sums else NULL)
         if not (linear_finite(self.n_atoms, &energies[0]) and linear_finite(3 * self.n_atoms, &forces[0, 0])):
             return None
         for i in range(self.n_atoms):

@@ -7,11 +7,11 @@ enum { STRETCH = 64 }; /* atoms that are compared at a time */
 
 void incremental_base_free(incremental_base *b)
 {
-    void *arrays[] = {b->positions,   b->forces,          b->energies,      b->sums,
-                      b->change.atom, b->change.energies, b->change.forces, b->change.sums};
+    void *arrays[] = {b->positions, b->forces, b->energies, b->sums, b->sums_change, b->slot};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
     linked_cells_free(&b->cells);
+    contributions_free(&b->trial);
     *b = (incremental_base){0};
 }
 
@@ -24,12 +24,14 @@ int incremental_base_prepare(incremental_base *b, size_t n_atoms, const int pbc[
     b->forces = malloc((3 * n_atoms + 1) * sizeof(double));
     b->energies = malloc((n_atoms + 1) * sizeof(double));
     b->sums = malloc((n_sums + 1) * sizeof(double));
-    b->change.sums = malloc((n_sums + 1) * sizeof(double));
-    return b->positions && b->forces && b->energies && b->sums && b->change.sums ? 0 : OUT_OF_MEMORY;
+    b->sums_change = malloc((n_sums + 1) * sizeof(double));
+    b->slot = malloc((n_atoms + 1) * sizeof(int32_t));
+    b->generation = -1;
+    return b->positions && b->forces && b->energies && b->sums && b->sums_change && b->slot ? 0 : OUT_OF_MEMORY;
 }
 
-void incremental_keep(incremental_base *b, const double *positions, const double cell[9], const double *energies,
-                      const double *forces, const double virial[9], const double *sums)
+void incremental_keep(incremental_base *b, incremental_scratch *s, const double *positions, const double cell[9],
+                      const double *energies, const double *forces, const double virial[9], const double *sums)
 {
     memcpy(b->positions, positions, 3 * b->n_atoms * sizeof(double));
     memcpy(b->forces, forces, 3 * b->n_atoms * sizeof(double));
@@ -40,7 +42,11 @@ void incremental_keep(incremental_base *b, const double *positions, const double
     memcpy(b->virial, virial, sizeof b->virial);
     b->known = 1;
     b->filled = 0;
-    b->change.n_moved = 0;
+    b->n_moved = 0;
+    for (size_t i = 0; b->generation == s->store.generation && i < b->n_atoms; i++)
+        if (b->slot[i] != NO_SLOT)
+            contribution_store_give_back(&s->store, b->slot[i]);
+    b->generation = -1;
 }
 
 static int same_place(const double a[3], const double b[3])
@@ -68,10 +74,10 @@ static void compare_base(const incremental_base *b, const double *positions, inc
     }
 }
 
-static int was_moved(const incremental_change *change, int32_t atom)
+static int was_moved(const incremental_base *b, int32_t atom)
 {
-    for (int m = 0; m < change->n_moved; m++)
-        if (change->moved[m] == atom)
+    for (int m = 0; m < b->n_moved; m++)
+        if (b->moved[m] == atom)
             return 1;
     return 0;
 }
@@ -80,24 +86,25 @@ static int was_moved(const incremental_change *change, int32_t atom)
 static void compare_trial(const incremental_base *b, const double *positions, const incremental_difference *from_base,
                           incremental_difference *found)
 {
-    const incremental_change *change = &b->change;
     *found = (incremental_difference){.n = 0, .from_trial = 1};
     for (int k = 0; k < from_base->n && found->n < 2 * MOST_MOVED; k++)
-        if (!was_moved(change, from_base->atom[k]))
+        if (!was_moved(b, from_base->atom[k]))
             found->atom[found->n++] = from_base->atom[k];
-    for (int m = 0; m < change->n_moved && found->n < 2 * MOST_MOVED; m++)
-        if (!same_place(positions + 3 * change->moved[m], change->moved_to + 3 * m))
-            found->atom[found->n++] = change->moved[m];
+    for (int m = 0; m < b->n_moved && found->n < 2 * MOST_MOVED; m++)
+        if (!same_place(positions + 3 * b->moved[m], b->moved_to + 3 * m))
+            found->atom[found->n++] = b->moved[m];
 }
 
-int incremental_compare(const incremental_base *b, const double *positions, const double cell[9],
-                        incremental_difference *difference)
+int incremental_compare(incremental_base *b, const incremental_scratch *s, const double *positions,
+                        const double cell[9], incremental_difference *difference)
 {
     difference->n = MOST_MOVED + 1;
     if (!b->known || memcmp(cell, b->cell, sizeof b->cell) != 0)
         return MOST_MOVED + 1;
+    if (b->generation != s->store.generation)
+        incremental_reject(b);
     compare_base(b, positions, difference);
-    if (b->change.n_moved > 0 && difference->n <= 2 * MOST_MOVED) {
+    if (b->n_moved > 0 && difference->n <= 2 * MOST_MOVED) {
         incremental_difference from_trial;
         compare_trial(b, positions, difference, &from_trial);
         if (from_trial.n < difference->n)
@@ -109,43 +116,17 @@ int incremental_compare(const incremental_base *b, const double *positions, cons
 
 void incremental_reject(incremental_base *b)
 {
-    for (int m = 0; m < b->change.n_moved; m++) {
-        const int32_t atom = b->change.moved[m];
-        linked_cells_move(&b->cells, atom, b->positions + 3 * atom);
-    }
-    b->change.n_moved = 0;
+    b->n_moved = 0;
 }
 
-/* Adds what the trial changes. */
-static void apply(const incremental_base *b, double *energies, double *forces, double virial[9], double *sums)
-{
-    const incremental_change *change = &b->change;
-    for (int c = 0; c < change->n_centres; c++)
-        energies[change->atom[c]] = change->energies[c];
-    for (int i = 0; i < change->n_atoms; i++)
-        for (int k = 0; k < 3; k++)
-            forces[3 * change->atom[i] + k] += change->forces[3 * i + k];
-    for (int k = 0; k < 9; k++)
-        virial[k] += change->virial[k];
-    for (size_t f = 0; sums != NULL && f < b->n_sums; f++)
-        sums[f] += change->sums[f];
-}
-
-void incremental_accept(incremental_base *b)
-{
-    apply(b, b->energies, b->forces, b->virial, b->sums);
-    for (int m = 0; m < b->change.n_moved; m++)
-        memcpy(b->positions + 3 * b->change.moved[m], b->change.moved_to + 3 * m, 3 * sizeof(double));
-    b->change.n_moved = 0;
-}
-
-void incremental_read(const incremental_base *b, double *energies, double *forces, double virial[9], double *sums)
+void incremental_read(const incremental_base *b, const incremental_scratch *s, double *energies, double *forces,
+                      double virial[9], double *sums)
 {
     memcpy(energies, b->energies, b->n_atoms * sizeof(double));
     memcpy(forces, b->forces, 3 * b->n_atoms * sizeof(double));
     memcpy(virial, b->virial, sizeof b->virial);
     if (sums != NULL)
         memcpy(sums, b->sums, b->n_sums * sizeof(double));
-    if (b->change.n_moved > 0)
-        apply(b, energies, forces, virial, sums);
+    if (b->n_moved > 0)
+        incremental_apply(b, s, energies, forces, virial, sums);
 }

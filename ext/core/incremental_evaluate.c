@@ -3,285 +3,277 @@
 
 #include "incremental.h"
 
-enum { NOWHERE = -1 };
+enum { NOWHERE = -1, MOST_STORED = 256 * 1024 * 1024 /* bytes */ };
 
 void incremental_scratch_free(incremental_scratch *s)
 {
-    evaluator_free(&s->evaluator);
-    for (int which = 0; which < 2; which++) {
-        for (int m = 0; m < MOST_MOVED; m++) {
-            free(s->rows[which][m].neighbour);
-            free(s->rows[which][m].shift);
+    contribution_memory_free(&s->memory);
+    contribution_store_free(&s->store);
+    contributions_free(&s->before);
+    for (int m = 0; m < MOST_MOVED; m++)
+        for (int when = 0; when < 2; when++) {
+            free(s->rows[when][m].neighbour);
+            free(s->rows[when][m].shift);
         }
-        free(s->lists[which].start);
-        free(s->lists[which].neighbour);
-        free(s->lists[which].shift);
-        free(s->positions[which]);
-    }
-    void *arrays[] = {s->row.neighbour, s->row.shift, s->place, s->atom, s->species, s->forces, s->energies, s->sums};
-    for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
-        free(arrays[a]);
+    free(s->row.neighbour);
+    free(s->row.shift);
+    free(s->place);
+    free(s->touched);
     *s = (incremental_scratch){0};
 }
 
-/* A larger array where n elements do not fit, with what it holds, and with headroom. */
-static int grow(void **array, size_t *capacity, size_t n, size_t size, size_t *n_allocations)
+/* --- results ----------------------------------------------------------------------------------------------------- */
+
+static void add_forces(int32_t centre, size_t n_pairs, const int32_t *neighbour, const double *of_pairs, double sign,
+                       double *forces)
 {
-    if (n <= *capacity)
+    double own[3] = {0, 0, 0};
+    for (size_t p = 0; p < n_pairs; p++)
+        for (int k = 0; k < 3; k++) {
+            const double force = sign * of_pairs[3 * p + k];
+            forces[3 * neighbour[p] + k] += force;
+            own[k] += force;
+        }
+    for (int k = 0; k < 3; k++)
+        forces[3 * centre + k] -= own[k];
+}
+
+void incremental_apply(const incremental_base *b, const incremental_scratch *s, double *energies, double *forces,
+                       double virial[9], double *sums)
+{
+    const contributions *trial = &b->trial;
+    for (size_t c = 0; c < trial->n_centres; c++) {
+        const int32_t atom = trial->centre[c];
+        const contribution_slot before = contribution_store_read(&s->store, b->slot[atom]);
+        const size_t first = (size_t)trial->start[c], n = (size_t)trial->start[c + 1] - first;
+        energies[atom] = trial->energies[c];
+        add_forces(atom, (size_t)before.n_pairs, before.neighbour, before.forces, -1, forces);
+        add_forces(atom, n, trial->neighbour + first, trial->forces + 3 * first, 1, forces);
+    }
+    for (int k = 0; k < 9; k++)
+        virial[k] += b->virial_change[k];
+    for (size_t f = 0; sums != NULL && f < b->n_sums; f++)
+        sums[f] += b->sums_change[f];
+}
+
+/* The trial becomes the base. */
+static int accept(incremental_base *b, incremental_scratch *s)
+{
+    const contributions *trial = &b->trial;
+    incremental_apply(b, s, b->energies, b->forces, b->virial, b->n_sums > 0 ? b->sums : NULL);
+    for (size_t c = 0; c < trial->n_centres; c++) {
+        const int32_t atom = trial->centre[c];
+        b->slot[atom] = contribution_store_write(&s->store, b->slot[atom], trial, c);
+    }
+    int code = 0;
+    for (int m = 0; m < b->n_moved; m++) {
+        const int32_t atom = b->moved[m];
+        memcpy(b->positions + 3 * atom, b->moved_to + 3 * m, 3 * sizeof(double));
+        code = code != 0 ? code : linked_cells_move(&b->cells, atom, b->positions + 3 * atom);
+    }
+    b->n_moved = 0;
+    return code;
+}
+
+/* Virial and sums of the trial less those of the base. */
+static void find_change(incremental_base *b, const incremental_scratch *s, const int32_t *species, int n_features)
+{
+    const contributions *trial = &b->trial;
+    memset(b->virial_change, 0, sizeof b->virial_change);
+    memset(b->sums_change, 0, b->n_sums * sizeof(double));
+    for (size_t c = 0; c < trial->n_centres; c++) {
+        const int32_t atom = trial->centre[c];
+        const contribution_slot before = contribution_store_read(&s->store, b->slot[atom]);
+        for (int k = 0; k < 9; k++)
+            b->virial_change[k] += trial->virials[9 * c + k] - before.virial[k];
+        if (b->n_sums == 0)
+            continue;
+        const double *after = trial->features + c * n_features;
+        double *sums = b->sums_change + (size_t)species[atom] * n_features;
+        for (int f = 0; f < n_features; f++)
+            sums[f] += after[f] - before.features[f];
+    }
+}
+
+/* --- touched centres --------------------------------------------------------------------------------------------- */
+
+static int touch(incremental_scratch *s, int32_t atom, int *n)
+{
+    if (s->place[atom] != NOWHERE)
         return 0;
-    void *moved = realloc(*array, (n + n / 2 + 64) * size);
-    if (moved == NULL)
+    if (grow((void **)&s->touched, &s->touched_capacity, (size_t)*n + 1, sizeof(int32_t), &s->n_allocations))
         return OUT_OF_MEMORY;
-    *array = moved;
-    *capacity = n + n / 2 + 64;
-    (*n_allocations)++;
+    s->touched[*n] = atom;
+    s->place[atom] = (*n)++;
     return 0;
 }
 
-/* Place of an atom in the structure of the trial, from now on; NOWHERE without memory. */
-static int32_t place_of(incremental_scratch *s, int32_t atom, int *n)
-{
-    if (s->place[atom] == NOWHERE) {
-        if (grow((void **)&s->atom, &s->atom_capacity, (size_t)*n + 1, sizeof(int32_t), &s->n_allocations))
-            return NOWHERE;
-        s->atom[*n] = atom;
-        s->place[atom] = (*n)++;
-    }
-    return s->place[atom];
-}
-
-/* Neighbours of the atoms that moved, which are touched. */
-static int find_rows(const incremental_base *b, incremental_scratch *s, int which,
+/* Neighbours of the atoms that moved, before or after; all are touched. */
+static int find_rows(const incremental_base *b, incremental_scratch *s, int when,
                      const incremental_difference *difference, int *n)
 {
-    for (int m = 0; m < difference->n; m++) {
-        linked_row *row = &s->rows[which][m];
-        row->n = 0;
-        int code = linked_cells_neighbours(&b->cells, difference->atom[m], row);
-        for (int k = 0; code == 0 && k < row->n; k++)
-            code = place_of(s, row->neighbour[k], n) == NOWHERE ? OUT_OF_MEMORY : 0;
-        if (code != 0)
-            return code;
-    }
-    return 0;
-}
-
-static int add_pair(incremental_scratch *s, int which, int32_t neighbour, const int32_t shift[3], int sign, int *n)
-{
-    neighbour_list *list = &s->lists[which];
-    size_t capacity = list->pair_capacity;
-    const int32_t place = place_of(s, neighbour, n);
-    if (place == NOWHERE ||
-        grow((void **)&list->neighbour, &capacity, list->n_pairs + 1, sizeof(int32_t), &s->n_allocations) ||
-        grow((void **)&list->shift, &list->pair_capacity, list->n_pairs + 1, 3 * sizeof(int32_t), &s->n_allocations))
-        return OUT_OF_MEMORY;
-    list->neighbour[list->n_pairs] = place;
-    for (int k = 0; k < 3; k++)
-        list->shift[3 * list->n_pairs + k] = sign * shift[k];
-    list->n_pairs++;
-    return 0;
-}
-
-static void exchange(int32_t *a, int32_t *b, size_t n)
-{
-    for (size_t k = 0; k < n; k++) {
-        const int32_t kept = a[k];
-        a[k] = b[k];
-        b[k] = kept;
-    }
-}
-
-/* Ends the row of a centre: its first neighbour has the lowest place, its last one the highest (see parts.c). */
-static void end_row(neighbour_list *list, int centre)
-{
-    const size_t begin = (size_t)list->start[centre], end = list->n_pairs;
-    for (int last = 0; last < 2; last++) {
-        size_t extreme = last ? end - 1 : begin;
-        for (size_t p = begin; p < end; p++)
-            if (last ? list->neighbour[p] > list->neighbour[extreme] : list->neighbour[p] < list->neighbour[extreme])
-                extreme = p;
-        if (begin < end) {
-            exchange(list->neighbour + extreme, list->neighbour + (last ? end - 1 : begin), 1);
-            exchange(list->shift + 3 * extreme, list->shift + 3 * (last ? end - 1 : begin), 3);
-        }
-    }
-    list->start[centre + 1] = (int64_t)end;
-}
-
-/* The row of a centre that moved. */
-static int copy_row(incremental_scratch *s, int which, int centre, int *n)
-{
-    const linked_row *row = &s->rows[which][centre];
-    for (int k = 0; k < row->n; k++)
-        if (add_pair(s, which, row->neighbour[k], row->shift + 3 * k, 1, n))
-            return OUT_OF_MEMORY;
-    end_row(&s->lists[which], centre);
-    return 0;
-}
-
-/* Rows of a centre that stayed: its neighbours after the move; before it, those that moved are where they were. */
-static int find_row(const incremental_base *b, incremental_scratch *s, int centre, int n_moved, int *n)
-{
-    const int32_t atom = s->atom[centre];
-    s->row.n = 0;
-    int code = linked_cells_neighbours(&b->cells, atom, &s->row);
-    for (int k = 0; code == 0 && k < s->row.n; k++) {
-        code = add_pair(s, 1, s->row.neighbour[k], s->row.shift + 3 * k, 1, n);
-        if (code == 0 && (uint32_t)s->place[s->row.neighbour[k]] >= (uint32_t)n_moved)
-            code = add_pair(s, 0, s->row.neighbour[k], s->row.shift + 3 * k, 1, n);
-    }
-    for (int m = 0; m < n_moved; m++) {
-        const linked_row *row = &s->rows[0][m];
-        for (int k = 0; code == 0 && k < row->n; k++)
-            if (row->neighbour[k] == atom)
-                code = add_pair(s, 0, s->atom[m], row->shift + 3 * k, -1, n);
-    }
-    if (code != 0)
-        return code;
-    end_row(&s->lists[0], centre);
-    end_row(&s->lists[1], centre);
-    return 0;
-}
-
-/* Rows of all centres before and after. */
-static int find_lists(const incremental_base *b, incremental_scratch *s, int n_moved, int n_centres, int *n)
-{
-    for (int which = 0; which < 2; which++) {
-        neighbour_list *list = &s->lists[which];
-        if (grow((void **)&list->start, &s->start_capacity[which], (size_t)n_centres + 1, sizeof(int64_t),
-                 &s->n_allocations))
-            return OUT_OF_MEMORY;
-        list->n_pairs = 0;
-        list->start[0] = 0;
-    }
-    for (int centre = 0; centre < n_centres; centre++) {
-        int code;
-        if (centre < n_moved)
-            code = copy_row(s, 0, centre, n) || copy_row(s, 1, centre, n) ? OUT_OF_MEMORY : 0;
-        else
-            code = find_row(b, s, centre, n_moved, n);
-        if (code != 0)
-            return code;
-    }
-    return 0;
-}
-
-static int reserve_results(const incremental_base *b, incremental_scratch *s, incremental_change *change, size_t n)
-{
-    size_t *count = &s->n_allocations;
-    return grow((void **)&s->species, &s->species_capacity, n, sizeof(int32_t), count) ||
-                   grow((void **)&s->positions[0], &s->position_capacity[0], n, 3 * sizeof(double), count) ||
-                   grow((void **)&s->positions[1], &s->position_capacity[1], n, 3 * sizeof(double), count) ||
-                   grow((void **)&s->forces, &s->force_capacity, 2 * n, 3 * sizeof(double), count) ||
-                   grow((void **)&s->energies, &s->energy_capacity, 2 * n, sizeof(double), count) ||
-                   grow((void **)&s->sums, &s->sum_capacity, 2 * b->n_sums, sizeof(double), count) ||
-                   grow((void **)&change->atom, &change->atom_capacity, n, sizeof(int32_t), count) ||
-                   grow((void **)&change->energies, &change->energy_capacity, n, sizeof(double), count) ||
-                   grow((void **)&change->forces, &change->force_capacity, n, 3 * sizeof(double), count)
-               ? OUT_OF_MEMORY
-               : 0;
-}
-
-/* Evaluates the centres before and after, as two structures whose other atoms are neighbours only. */
-static int evaluate_both(incremental_base *b, incremental_scratch *s, const descriptor *d, const int32_t *species,
-                         const double *weights, const double *positions, int n_centres, int n, int n_threads)
-{
-    incremental_change *change = &b->change;
-    structure structures[2];
-    if (reserve_results(b, s, change, (size_t)n))
-        return OUT_OF_MEMORY;
-    for (int i = 0; i < n; i++) {
-        const size_t atom = (size_t)s->atom[i];
-        s->species[i] = species[atom];
-        memcpy(s->positions[0] + 3 * i, b->positions + 3 * atom, 3 * sizeof(double));
-        memcpy(s->positions[1] + 3 * i, positions + 3 * atom, 3 * sizeof(double));
-    }
-    for (int which = 0; which < 2; which++)
-        structures[which] = (structure){.n_atoms = (size_t)n,
-                                        .n_silent = (size_t)(n - n_centres),
-                                        .species = s->species,
-                                        .positions = s->positions[which],
-                                        .cell = b->cell,
-                                        .list = &s->lists[which]};
-    const evaluation what = {.weights = weights,
-                             .atomic_energies = s->energies,
-                             .forces = s->forces,
-                             .virials = s->virials,
-                             .sums = b->n_sums > 0 ? s->sums : NULL};
-    if (evaluate(&s->evaluator, d, 2, structures, n_threads, &what))
-        return OUT_OF_MEMORY;
-    change->n_centres = n_centres;
-    change->n_atoms = n;
-    memcpy(change->atom, s->atom, n * sizeof *change->atom);
-    memcpy(change->energies, s->energies + n, n_centres * sizeof(double));
-    for (int k = 0; k < 3 * n; k++)
-        change->forces[k] = s->forces[3 * n + k] - s->forces[k];
-    for (int k = 0; k < 9; k++)
-        change->virial[k] = s->virials[9 + k] - s->virials[k];
-    for (size_t f = 0; f < b->n_sums; f++)
-        change->sums[f] = s->sums[b->n_sums + f] - s->sums[f];
-    return 0;
-}
-
-/* The trial, with the atoms of the cells where it has them. */
-static int evaluate_change(incremental_base *b, incremental_scratch *s, const descriptor *d, const int32_t *species,
-                           const double *weights, const double *positions, const incremental_difference *difference,
-                           int *n, int n_threads)
-{
-    for (int m = 0; m < difference->n; m++)
-        if (place_of(s, difference->atom[m], n) == NOWHERE)
-            return OUT_OF_MEMORY;
-    int code = find_rows(b, s, 0, difference, n);
+    int code = 0;
     for (int m = 0; code == 0 && m < difference->n; m++) {
-        const int32_t atom = difference->atom[m];
+        linked_row *row = &s->rows[when][m];
+        row->n = 0;
+        code = linked_cells_neighbours(&b->cells, difference->atom[m], row);
+        for (int k = 0; code == 0 && k < row->n; k++)
+            code = touch(s, row->neighbour[k], n);
+    }
+    return code;
+}
+
+/* The touched centres, those that moved first. The cells have the atoms where they were afterwards as before. */
+static int find_touched(incremental_base *b, incremental_scratch *s, const double *positions,
+                        const incremental_difference *difference, int *n)
+{
+    int code = 0, n_moved = 0;
+    for (int m = 0; code == 0 && m < difference->n; m++)
+        code = touch(s, difference->atom[m], n);
+    if (code == 0)
+        code = find_rows(b, s, 0, difference, n);
+    while (code == 0 && n_moved < difference->n) {
+        const int32_t atom = difference->atom[n_moved];
         code = linked_cells_move(&b->cells, atom, positions + 3 * atom);
-        if (code == 0) {
-            b->change.moved[m] = atom;
-            memcpy(b->change.moved_to + 3 * m, positions + 3 * atom, 3 * sizeof(double));
-            b->change.n_moved = m + 1;
-        }
+        n_moved += code == 0;
     }
     if (code == 0)
         code = find_rows(b, s, 1, difference, n);
-    const int n_centres = *n;
-    if (code == 0 && 2 * (size_t)n_centres > b->n_atoms)
+    while (n_moved-- > 0)
+        linked_cells_move(&b->cells, difference->atom[n_moved], b->positions + 3 * difference->atom[n_moved]);
+    return code;
+}
+
+/* Slots of a base that are still its own. */
+static void join_store(incremental_base *b, const incremental_scratch *s)
+{
+    if (b->generation == s->store.generation)
+        return;
+    for (size_t i = 0; i < b->n_atoms; i++)
+        b->slot[i] = NO_SLOT;
+    b->generation = s->store.generation;
+}
+
+/* --- before and after -------------------------------------------------------------------------------------------- */
+
+/* Evaluates the centres that the store does not have as they are in the base. */
+static int evaluate_before(incremental_base *b, incremental_scratch *s, const descriptor *d, const int32_t *species,
+                           const double *weights, int n, int n_threads)
+{
+    size_t most_pairs = 0, *count = &s->n_allocations;
+    int code = contributions_clear(&s->before, count);
+    for (int c = 0; code == 0 && c < n; c++) {
+        if (b->slot[s->touched[c]] != NO_SLOT)
+            continue;
+        s->row.n = 0;
+        code = linked_cells_neighbours(&b->cells, s->touched[c], &s->row);
+        for (int k = 0; code == 0 && k < s->row.n; k++)
+            code = contributions_add(&s->before, s->row.neighbour[k], s->row.shift + 3 * k, 1, count);
+        if (code == 0)
+            code = contributions_end_row(&s->before, s->touched[c], count);
+        most_pairs = (size_t)s->row.n > most_pairs ? (size_t)s->row.n : most_pairs;
+    }
+    if (code != 0 || s->before.n_centres == 0)
+        return code;
+    if (most_pairs > s->store.n_pairs_most) {
+        contribution_store_prepare(&s->store, most_pairs, s->store.n_features);
+        join_store(b, s);
+        return evaluate_before(b, s, d, species, weights, n, n_threads);
+    }
+    code = contributions_evaluate(&s->before, &s->memory, d, species, weights, b->positions, b->cell, b->n_sums > 0,
+                                  n_threads);
+    for (size_t c = 0; code == 0 && c < s->before.n_centres; c++) {
+        const int32_t slot = contribution_store_write(&s->store, NO_SLOT, &s->before, c);
+        b->slot[s->before.centre[c]] = slot;
+        code = slot == NO_SLOT ? OUT_OF_MEMORY : 0;
+    }
+    return code;
+}
+
+/* The row of a centre after the move. Of one that stayed: its neighbours before, but those that moved are elsewhere. */
+static int add_row_after(incremental_base *b, incremental_scratch *s, int c, int n_moved)
+{
+    const int32_t atom = s->touched[c];
+    size_t *count = &s->n_allocations;
+    int code = 0;
+    if (c < n_moved) {
+        const linked_row *row = &s->rows[1][c];
+        for (int k = 0; code == 0 && k < row->n; k++)
+            code = contributions_add(&b->trial, row->neighbour[k], row->shift + 3 * k, 1, count);
+    } else {
+        const contribution_slot before = contribution_store_read(&s->store, b->slot[atom]);
+        for (int p = 0; code == 0 && p < before.n_pairs; p++) {
+            const int32_t place = s->place[before.neighbour[p]];
+            if (place == NOWHERE || place >= n_moved)
+                code = contributions_add(&b->trial, before.neighbour[p], before.shift + 3 * p, 1, count);
+        }
+        for (int m = 0; m < n_moved; m++) {
+            const linked_row *row = &s->rows[1][m];
+            for (int k = 0; code == 0 && k < row->n; k++)
+                if (row->neighbour[k] == atom)
+                    code = contributions_add(&b->trial, s->touched[m], row->shift + 3 * k, -1, count);
+        }
+    }
+    return code != 0 ? code : contributions_end_row(&b->trial, atom, count);
+}
+
+static int evaluate_trial(incremental_base *b, incremental_scratch *s, const descriptor *d, const int32_t *species,
+                          const double *weights, const double *positions, const incremental_difference *difference,
+                          int *n, int n_threads)
+{
+    int code = find_touched(b, s, positions, difference, n);
+    if (code == 0 && 2 * (size_t)*n > b->n_atoms)
         code = INCREMENTAL_CLOSED;
     if (code == 0)
-        code = find_lists(b, s, difference->n, n_centres, n);
+        code = evaluate_before(b, s, d, species, weights, *n, n_threads);
     if (code == 0)
-        code = evaluate_both(b, s, d, species, weights, positions, n_centres, *n, n_threads);
-    return code;
+        code = contributions_clear(&b->trial, &s->n_allocations);
+    for (int c = 0; code == 0 && c < *n; c++)
+        code = add_row_after(b, s, c, difference->n);
+    if (code == 0)
+        code = contributions_evaluate(&b->trial, &s->memory, d, species, weights, positions, b->cell, b->n_sums > 0,
+                                      n_threads);
+    if (code != 0)
+        return code;
+    find_change(b, s, species, d->n_features);
+    b->n_moved = difference->n;
+    for (int m = 0; m < b->n_moved; m++) {
+        b->moved[m] = difference->atom[m];
+        memcpy(b->moved_to + 3 * m, positions + 3 * b->moved[m], 3 * sizeof(double));
+    }
+    return 0;
 }
 
 int incremental_evaluate(incremental_base *b, incremental_scratch *s, const descriptor *d, const int32_t *species,
                          const double *weights, const double *positions, const incremental_difference *difference,
                          int n_threads)
 {
+    int code = 0;
     if (difference->n == 0 && difference->from_trial)
         return 0;
     if (difference->from_trial)
-        incremental_accept(b);
-    else
-        incremental_reject(b);
-    if (difference->n == 0)
-        return 0;
-    if (!b->filled) {
-        const int code = linked_cells_fill(&b->cells, d->cutoff, b->n_atoms, b->positions, b->cell, b->pbc);
-        if (code != 0)
-            return code;
-        b->filled = 1;
-    }
+        code = accept(b, s);
+    incremental_reject(b);
+    if (code != 0 || difference->n == 0)
+        return code;
+    if (!b->filled)
+        code = linked_cells_fill(&b->cells, d->cutoff, b->n_atoms, b->positions, b->cell, b->pbc);
+    if (code != 0)
+        return code;
+    b->filled = 1;
     if (b->n_atoms > s->place_capacity) {
         if (grow((void **)&s->place, &s->place_capacity, b->n_atoms, sizeof(int32_t), &s->n_allocations))
             return OUT_OF_MEMORY;
         for (size_t i = 0; i < s->place_capacity; i++)
             s->place[i] = NOWHERE;
     }
+    s->store.most_bytes = MOST_STORED;
+    contribution_store_prepare(&s->store, s->store.n_pairs_most + (s->store.n_pairs_most == 0),
+                               b->n_sums > 0 ? (size_t)d->n_features : 0);
+    join_store(b, s);
     int n = 0;
-    const int code = evaluate_change(b, s, d, species, weights, positions, difference, &n, n_threads);
-    for (int i = 0; i < n; i++)
-        s->place[s->atom[i]] = NOWHERE;
-    if (code != 0)
-        incremental_reject(b);
+    code = evaluate_trial(b, s, d, species, weights, positions, difference, &n, n_threads);
+    for (int c = 0; c < n; c++)
+        s->place[s->touched[c]] = NOWHERE;
     return code;
 }

@@ -153,6 +153,11 @@ class Evaluator:
     def n_atoms(self):
         return len(self.numbers)
 
+    @property
+    def n_touched(self):
+        """Number of centres that the last trial evaluated: of those that differ in few atoms from a known structure."""
+        return self._trials.n_touched if self._trials is not None else 0
+
     def batch(self, positions, cells):
         """The compiled batch for (n_structures, n_atoms, 3) positions, brought up to date."""
         n = len(positions)

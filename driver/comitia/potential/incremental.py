@@ -45,7 +45,7 @@ class Trials:
     @property
     def n_touched(self):
         """How many centres the last trial evaluated."""
-        return self._known.n_touched
+        return self._known.n_touched if self._known is not None else 0
 
     def evaluate(self, positions, cells, evaluate_in_full):
         """Results for positions (n_structures, n_atoms, 3) and cells (n_structures, 3, 3), Å.
