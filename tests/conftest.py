@@ -1,17 +1,11 @@
 """What all tests share: where the reference data sets are, and a guard against anything a test leaves behind."""
 
-import ctypes
 import os
 import signal
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
-
-_SUBREAPER = 36  # prctl(PR_SET_CHILD_SUBREAPER): orphans of a child become ours, so a leaked grandchild is seen
-_GRACE = 5.0  # s that a process or a thread may take to end after the test
+from leaks import leak_guard
 
 
 def _shared_data_folder():
@@ -60,58 +54,8 @@ def shared_data():
     return folder
 
 
-def _children():
-    """Process ids of our children -> command line; zombies are reaped and not counted."""
-    found = {}
-    for listing in Path("/proc/self/task").glob("*/children"):
-        try:
-            pids = listing.read_text().split()
-        except OSError:  # the thread has ended since it was listed
-            continue
-        for pid in pids:
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if command:
-                found[int(pid)] = command.strip()
-    # the helper of multiprocessing lives as long as the interpreter
-    return {pid: command for pid, command in found.items() if "multiprocessing.resource_tracker" not in command}
-
-
-def _sockets():
-    """Socket files of i-PI's default prefix."""
-    return set(Path("/tmp").glob("ipi_*"))
-
-
-def _bound_by_others():
-    """Socket files somebody is bound to: those of another program that runs at the same time are not ours."""
-    listing = Path("/proc/net/unix").read_text().splitlines()[1:]
-    return {Path(line.split()[7]) for line in listing if len(line.split()) > 7}
-
-
 @pytest.fixture
 def no_leaks():
-    """Fail a test that leaves a child process (or an orphan of one), a thread or a socket file behind."""
-    if not sys.platform.startswith("linux"):
+    """Fail a test that leaves something behind: processes, threads, descriptors, socket files, shared memory."""
+    with leak_guard():
         yield
-        return
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
-    children, threads, sockets = set(_children()), set(threading.enumerate()), _sockets()
-    yield
-    deadline = time.monotonic() + _GRACE
-    while True:
-        left_children = {pid: command for pid, command in _children().items() if pid not in children}
-        left_threads = [thread.name for thread in threading.enumerate() if thread not in threads]
-        if not (left_children or left_threads) or time.monotonic() > deadline:
-            break
-        time.sleep(0.02)
-    left_sockets = _sockets() - sockets
-    left_sockets -= set() if left_children else _bound_by_others()
-    for path in left_sockets:
-        path.unlink(missing_ok=True)
-    for pid in left_children:
-        os.kill(pid, 9)
-    assert not left_children, f"child processes left running (now killed): {left_children}"
-    assert not left_threads, f"threads left running: {left_threads}"
-    assert not left_sockets, f"socket files left (now removed): {sorted(map(str, left_sockets))}"

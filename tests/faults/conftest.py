@@ -13,6 +13,11 @@ from comitia import cli
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_left(no_leaks):
+    """Every test in this folder is under the leak guard of tests/leaks.py."""
+
+
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     """A folder with one good file of every kind."""

@@ -12,7 +12,6 @@ import pytest
 from ase.io import read, write
 from models import crystal, small_model
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
 SLOW = """
 import time
 

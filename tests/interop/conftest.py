@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _nothing_left(no_leaks):
-    """Every test in this folder is under the leak guard of tests/conftest.py."""
+    """Every test in this folder is under the leak guard of tests/leaks.py."""

@@ -19,7 +19,6 @@ from comitia.protocol.transports import Connection
 from comitia.units import BOHR, HARTREE
 
 PERIODIC = (True, True, True)
-pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 class Serving:

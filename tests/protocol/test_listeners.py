@@ -10,8 +10,6 @@ from comitia.errors import SettingsError
 from comitia.protocol import listeners
 from comitia.protocol.listeners import listen_tcp, listen_unix
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
-
 
 def test_only_our_user_may_open_a_unix_socket(tmp_path):
     path = tmp_path / "door"

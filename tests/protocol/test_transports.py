@@ -9,8 +9,6 @@ import pytest
 from comitia.errors import PeerError, SettingsError
 from comitia.protocol.transports import connect_tcp, connect_unix, readable, unix_address
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
-
 
 def listen_later(bind, delay):
     """Bind and listen after `delay` seconds; accept one connection and close it."""

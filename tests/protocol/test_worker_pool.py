@@ -28,7 +28,6 @@ from comitia.protocol.worker import Deadlines
 from comitia.protocol.worker_pool import WorkerPool
 from comitia.units import BOHR, HARTREE
 
-pytestmark = pytest.mark.usefixtures("no_leaks")
 N_ATOMS = 3
 STIFFNESS = HARTREE / BOHR**2  # eV/Å², that of faulty_worker.py
 QUICK = Deadlines(*6 * [0.5], leaving=0.3)

