@@ -52,6 +52,34 @@ cli.main()
     assert done.stderr == "comitia: stopped by a signal\n"
 
 
+@pytest.mark.parametrize("patience", [0.5, None])
+def test_compiled_code_that_does_not_come_back_is_left(patience):
+    """In time where a peer waits, and everywhere at the second signal."""
+    program = f"""
+import hashlib, os, signal, threading, time
+from comitia import cli
+
+def compute(obj, **options):
+    obj.patience = {patience}
+    n_signals = 1 if obj.patience else 2
+    def send():
+        for number in range(n_signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+    threading.Timer(0.2, send).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)  # minutes
+
+cli.cli.main = compute
+cli.main()
+"""
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert time.monotonic() - begin < 25  # 5 x the bound
+    assert done.returncode == 128 + signal.SIGTERM
+    how = "in the middle of a computation" if patience else "twice"
+    assert done.stderr == f"comitia: stopped by a signal {how}\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["fit", "serve"])
 def test_a_signal_ends_a_command_in_order(folder, command, number):

@@ -3,12 +3,12 @@
 import importlib
 import math
 import os
-import signal
 import sys
 
 import click
 
 from comitia.errors import ComitiaError, OutputError, StoppedBySignal
+from comitia.signals import Stop
 
 COMMANDS = {
     "run": "a whole study: fit, sample, reweight, report",
@@ -33,6 +33,8 @@ class Finite(click.FloatRange):
             self.fail(f"{value} is not a finite number", parameter, context)
         return number
 
+
+pass_stop = click.make_pass_decorator(Stop, ensure=True)  # to commands that say how long a signal may wait
 
 precision_option = click.option(
     "--precision",
@@ -78,54 +80,21 @@ def cli():
     """
 
 
-class _Stop:
-    """Handler of the signals that ask a command to stop: raises `StoppedBySignal` until it is on its way out.
-
-    Once is not enough: C code that tries a conversion and clears every error (NumPy reading a number from a string)
-    takes the exception with it, and so does a finaliser.
-    """
-
-    AGAIN = 0.1  # s between two looks at whether the command is on its way out
-
-    def __init__(self):
-        self.number = None
-
-    def install(self):
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self)
-
-    def __call__(self, number, frame):
-        if number != signal.SIGALRM:
-            self.number = number
-            signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-            signal.signal(signal.SIGALRM, self)
-            signal.setitimer(signal.ITIMER_REAL, self.AGAIN, self.AGAIN)
-        handled = sys.exc_info()[1]
-        while handled is not None and not isinstance(handled, StoppedBySignal):
-            handled = handled.__context__
-        if handled is None:
-            raise StoppedBySignal(self.number)
-
-    def disarm(self):
-        if self.number is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-
-
 def main():
     """Run the command line; end with the exit code that says what happened."""
-    stop = _Stop()
+    stop = Stop()
     stop.install()
     try:
         code = _main(stop)
     finally:
         stop.disarm()
+        stop.close()
     sys.exit(code)
 
 
 def _main(stop):
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, obj=stop)
     except click.UsageError as error:
         error.show()
         code = 2

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from comitia.cli import Finite
+from comitia.cli import Finite, pass_stop
+from comitia.signals import PATIENCE
 
 SHOWN = 10  # failures that are named on the terminal; all of them are in --json
 
@@ -32,7 +33,8 @@ SHOWN = 10  # failures that are named on the terminal; all of them are in --json
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="Start of the path of unix:NAME.")
 @click.option("--allow-remote", is_flag=True, help="Let other machines connect to tcp:HOST:PORT.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
-def command(structures, engine, output, json_path, quiet, **options):
+@pass_stop
+def command(stop, structures, engine, output, json_path, quiet, **options):
     """Compute energies and forces of every structure; write them to OUT.xyz, whole or not at all.
 
     unix: and tcp: wait for workers of the i-PI protocol (pw.x --ipi, CP2K, ASE, i-pi-py_driver, comitia serve), any
@@ -44,6 +46,7 @@ def command(structures, engine, output, json_path, quiet, **options):
     comitia label pool.xyz --with ase:my_calculator:make -o labelled.xyz
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    stop.patience = PATIENCE
     from comitia.engines.force_engines import EngineOptions
     from comitia.engines.labels import label_file
     from comitia.files import check_destination, write_json

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from comitia.cli import Finite, precision_option
+from comitia.cli import Finite, pass_stop, precision_option
 from comitia.errors import UsageError
+from comitia.signals import PATIENCE
 
 ALWAYS = ("committee_pot", "committee_uncertainty")
 ON_REQUEST = ("committee_force", "committee_virial", "pseudo_members")
@@ -67,9 +68,10 @@ def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, 
 @click.option("--collect", default="extrapolation.xyz", show_default=True, help="Where collected frames are appended.")
 @click.option("--corrections", is_flag=True, help="MODEL is of corrections, and the server adds the baseline.")
 @click.option("--failed", default="failed.xyz", show_default=True, help="Where a structure goes that is not finite.")
+@pass_stop
 def command(
-    model, template, names, shared, host, ports, wait, ready_file, offset, extras, threads, precision, sockets_prefix,
-    timeout, corrections, failed, **guards,
+    stop, model, template, names, shared, host, ports, wait, ready_file, offset, extras, threads, precision,
+    sockets_prefix, timeout, corrections, failed, **guards,
 ):  # fmt: skip
     """Compute energies and forces for a server of the i-PI protocol, or for several at once, until they say EXIT.
 
@@ -88,6 +90,7 @@ def command(
     # A server that works between two requests, as i-PI does, needs the cores on which waiting threads would spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when the core is loaded
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    stop.patience = PATIENCE
 
     from comitia.engines.composed import load_potential
     from comitia.engines.guards import save_failed
