@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose
 
 import comitia
 from comitia import units
+from comitia.engines.ipi import RETRIES
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
 FOR_EVER = 10_000_000  # steps
@@ -42,11 +43,12 @@ def folder(tmp_path):
     assert not (tmp_path / "EXIT").exists()
 
 
-def start(folder, *options, steps=FOR_EVER, name="nve.xml"):
+def start(folder, *options, steps=FOR_EVER, name="nve.xml", environment=None):
     command = [sys.executable, "-m", "comitia.cli", "sample", name, "--model", "model.safetensors"]
     process = subprocess.Popen(
         [*command, "--threads", "1", "--steps", str(steps), *options],
         cwd=folder,
+        env=os.environ | (environment or {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -142,14 +144,76 @@ def test_an_exit_file_is_not_the_end_of_the_run(folder):
     assert report(folder)["status"] == "stopped"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_client_that_dies_or_hangs_ends_the_run(folder, number):
-    process = start(folder, "--stall", "3")
-    wait_for_step(folder, 3, process)
-    os.kill(child(process, "serve"), number)
+def _with_checkpoints(folder, n_beads=1):
+    """The input with checkpoints that a run can go on from."""
+    text = (folder / "nve.xml").read_text().replace("nbeads='1'", f"nbeads='{n_beads}'")
+    (folder / "nve.xml").write_text(text.replace("stride='200' overwrite='True'", "stride='10' overwrite='False'"))
+
+
+def _is_whole(folder, total, n_beads=1):
+    """Every step is once in properties, trajectories and extras."""
+    assert steps(folder) == list(range(total + 1))
+    for bead in range(n_beads):
+        for name, every in ((f"nve.committee_pot_{bead}", 1), (f"nve.pos_{bead}.xyz", 10)):
+            text = (folder / name).read_text()
+            found = re.findall(r"Step:\s*(\d+)", text)
+            assert list(map(int, found)) == list(range(0, total + 1, every))
+            lines = 2 + len(crystal()) if name.endswith(".xyz") else 2
+            assert len(text.splitlines()) == lines * len(found)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "client killed in a force",
+        pytest.param("client hangs", marks=pytest.mark.long),
+        pytest.param("i-PI killed", marks=pytest.mark.long),
+    ],
+)
+def test_a_run_that_loses_a_process_comes_to_its_end(folder, loss, tmp_path_factory):
+    """i-PI 3.3.1 hangs for ever, another client or not, when one is killed with a request in hand."""
+    n_beads, total = (4, 300) if loss == "client killed in a force" else (1, 1000)
+    _with_checkpoints(folder, n_beads)
+    process = start(folder, *(["--clients", "2"] if n_beads > 1 else ["--stall", "3"]), steps=total)
+    wait_for_step(folder, 25, process)
+    victim = child(process, "serve")
+    if loss == "i-PI killed":
+        (victim,) = [pid for pid in _children(process) if "serve" not in Path(f"/proc/{pid}/cmdline").read_text()]
+        os.kill(victim, signal.SIGKILL)
+    else:
+        os.kill(victim, signal.SIGSTOP)
+    if loss == "client killed in a force":
+        time.sleep(0.3)  # it is stopped, and its request waits in its socket
+        os.kill(victim, signal.SIGKILL)
+    begin, reached = time.monotonic(), max(steps(folder))
+    while process.poll() is None and max(steps(folder)) <= reached:  # the outputs are cut back, then go on
+        time.sleep(0.05)
+    print(f"{loss}: {time.monotonic() - begin:.1f} s until the next step")
+    code, said = finish(process)
+    assert code == 0, said
+    assert report(folder)["status"] == "finished"
+    ((step, reason),) = [(restart["step"], restart["reason"]) for restart in report(folder)["restarts"]]
+    assert 20 <= step <= reached + 1
+    said_of = {"client killed in a force": "ended with code -9", "client hangs": "hangs", "i-PI killed": "by signal 9"}
+    assert said_of[loss] in reason
+    assert f"all start again from step {step}" in said
+    _is_whole(folder, total, n_beads)
+
+    whole = tmp_path_factory.mktemp("whole")
+    for name in ("model.safetensors", "init.xyz", "nve.xml"):
+        (whole / name).write_bytes((folder / name).read_bytes())
+    assert finish(start(whole, steps=50))[0] == 0
+    assert_allclose(np.loadtxt(folder / "nve.out")[:51], np.loadtxt(whole / "nve.out"), rtol=1e-9, atol=1e-12)
+
+
+def test_a_run_whose_clients_die_at_once_is_given_up(folder):
+    (folder / "sitecustomize.py").write_text("import os, sys\nif 'serve' in sys.argv: os.kill(os.getpid(), 9)\n")
+    environment = {"PYTHONPATH": str(folder)}
+    process = start(folder, environment=environment)
     code, said = finish(process)
     assert code == 4
-    assert ("force client ended" if number == signal.SIGKILL else "hangs") in said
+    assert "the force client ended with code -9" in said
+    assert len(report(folder)["restarts"]) == RETRIES
     assert report(folder)["status"] == "failed"
 
 
@@ -172,27 +236,6 @@ def test_a_command_that_is_killed_leaves_a_run_that_can_go_on(folder):
     assert code == 0, said
     assert report(folder)["restarted_from"] in (reached, reached + 1)  # the state that i-PI wrote when it was told
     assert steps(folder) == list(range(reached + 11))
-
-
-def test_after_a_kill_of_i_pi_the_run_goes_on_from_a_checkpoint(folder):
-    text = (folder / "nve.xml").read_text()
-    (folder / "nve.xml").write_text(text.replace("stride='200' overwrite='True'", "stride='10' overwrite='False'"))
-    process = start(folder)
-    wait_for_step(folder, 25, process)
-    os.kill(next(pid for pid in _children(process) if pid != child(process, "serve")), signal.SIGKILL)
-    code, said = finish(process)
-    assert code == 4
-    assert "i-PI ended with code -9" in said
-    assert report(folder)["status"] == "failed"
-    total = max(steps(folder)) + 10
-    code, said = finish(start(folder, steps=total))
-    assert code == 0, said
-    assert report(folder)["restarted_from"] % 10 in (0, 1)
-    assert report(folder)["restarted_from"] >= 20
-    assert steps(folder) == list(range(total + 1))
-    for name, every in (("nve.committee_pot_0", 1), ("nve.pos_0.xyz", 10)):
-        found = re.findall(r"Step:\s*(\d+)", (folder / name).read_text())
-        assert list(map(int, found)) == list(range(0, total + 1, every))
 
 
 def test_what_i_pi_refuses_is_said(folder):

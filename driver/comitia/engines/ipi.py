@@ -1,38 +1,28 @@
 """i-PI and its force clients under one command.
 
 i-PI runs as a subprocess with a socket folder of its own; so do the clients. A client that dies in the middle of a
-force call hangs i-PI 3.3 for ever: whoever goes, the others are stopped here.
+force call hangs i-PI 3.3 for ever, whatever other clients there are: whoever goes, the others are stopped here, and all
+of them start again from the last state that was saved.
 """
 
 import contextlib
 import importlib.metadata
 import importlib.util
 import logging
-import os
 import shutil
-import sys
 import sysconfig
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from comitia.engines import run_folder
 from comitia.engines.composed import load_potential, needs_workers, potential_hash
 from comitia.engines.ipi_input import IpiInput
+from comitia.engines.ipi_processes import LostError, Processes, remove_orphaned_sockets
 from comitia.engines.ipi_rewind import rewind_outputs
 from comitia.engines.ipi_structure import read_initial_structure
-from comitia.engines.plumed import INSTALL, find_kernel
-from comitia.engines.processes import Child, is_running, stop_all
 from comitia.engines.progress import Progress, StepCounter
-from comitia.errors import (
-    ComitiaError,
-    ModelError,
-    NumericalError,
-    PeerError,
-    SettingsError,
-    StoppedBySignal,
-    UncertaintyError,
-)
+from comitia.errors import ComitiaError, PeerError, SettingsError, StoppedBySignal
 from comitia.files import write_atomic, write_json
 from comitia.potential.source import refuse_corrections
 from comitia.threads import default_threads
@@ -42,12 +32,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 0.1  # s between two looks at the children
 STOP_TIMEOUT = 15.0  # s for i-PI to write RESTART and end, and for clients to follow
 FAILED_STOP_TIMEOUT = 3.0  # s for the same where something has failed
-IPI_FIRST_TIMEOUT = 2.0  # s for i-PI to end after a client noticed that it is gone
-FAREWELL_TIMEOUT = 20.0  # s for one side to end after the other did
 STALL_TIMEOUT = 600.0  # s without a step and without work of a client
-CONNECT_TIMEOUT = 120.0  # s for a client to find i-PI
-SOCKETS = "comitia-"  # start of the name of a folder of sockets, followed by our process id
-ERROR_OF_CODE = {3: ModelError, 5: UncertaintyError, 6: NumericalError}
+RETRIES = 3  # losses in a row, without a later state saved in between, before the run is given up
 
 
 def find_ipi():
@@ -66,136 +52,6 @@ def find_ipi():
     if found is None:
         raise SettingsError("i-PI is not installed; pip install 'comitia[run]'")
     return Path(found)
-
-
-def _remove_orphaned_sockets():
-    """Remove the sockets of runs that were killed before they could."""
-    for path in [*Path("/tmp").glob(f"{SOCKETS}*-*"), *Path("/tmp").glob(f"ipi_{SOCKETS}*-*")]:
-        pid = path.name.removeprefix("ipi_").removeprefix(SOCKETS).partition("-")[0]
-        with contextlib.suppress(OSError):
-            if pid.isdigit() and path.stat().st_uid == os.getuid() and not is_running(int(pid)):
-                _remove(path)
-
-
-def _remove(path):
-    """Remove a socket, or a folder of them."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _plumed(run):
-    """The environment that PLUMED needs in i-PI, for an input that uses it."""
-    if not run.uses_plumed:
-        return {}
-    kernel = find_kernel()
-    if kernel is None:
-        raise SettingsError(f"{run.path}: <ffplumed> needs PLUMED, which is not installed; {INSTALL}")
-    return {"PLUMED_KERNEL": str(kernel)}
-
-
-class _Run:
-    """i-PI and its clients while they run; whatever happens, `stop` leaves nothing of them."""
-
-    def __init__(self, folder, lock, stall):
-        self.folder, self.stall = folder, stall
-        self._lock = lock
-        self.sockets = Path(tempfile.mkdtemp(prefix=f"{SOCKETS}{os.getpid()}-", dir="/tmp"))  # 0700, a short path
-        self.nested_name = f"{self.sockets.name}-"  # of sockets that i-PI always puts into /tmp
-        self.ipi, self.clients = None, []
-        self._clients_gone_at = None
-        self._sign_of_life = time.monotonic(), None
-
-    def start(self, input_path, run, client_options):
-        """Start i-PI on `input_path` and `client_options` clients for every socket of `run`."""
-        python = [sys.executable, "-P"]
-        prefix = f"{self.sockets}/"
-        self.ipi = Child(
-            "i-PI",
-            [find_ipi(), "-S", prefix, input_path],
-            self.folder / "i-pi.log",
-            self.folder,
-            {"OMP_NUM_THREADS": "1"} | _plumed(run),
-            (self._lock,),
-        )
-        model, template, n_clients, n_threads, more = client_options
-        for index, socket in enumerate(run.sockets):
-            if socket.mode == "inet":
-                where = ["--host", socket.address, "--port", socket.port]
-            elif socket.nested is None:
-                where = [f"--{socket.mode}", socket.address]
-            else:
-                where = [f"--{socket.mode}", f"/tmp/ipi_{self.nested_name}{socket.nested}"]
-            for number in range(n_clients):
-                name = f"client-{socket.name or index}-{number}"
-                command = [*python, "-m", "comitia.cli", "serve", model, "--template", template, *where]
-                command += ["--sockets-prefix", prefix, "--wait", CONNECT_TIMEOUT, "--threads", n_threads, *more]
-                log_path, environment = self.folder / f"{name}.log", {"OMP_NUM_THREADS": str(n_threads)}
-                # it ends by i-PI's EXIT: told to stop beside i-PI, it would leave a step that i-PI cannot finish
-                self.clients.append(Child(name, command, log_path, self.folder, environment, mortal=False))
-
-    def check(self, step):
-        """Raise when a side has failed or hangs; False when i-PI has ended.
-
-        Raises
-        ------
-        ComitiaError
-            of the class that fits the exit code of a client, or PeerError.
-        """
-        ended = self.ipi.exit_code is not None
-        for client in self.clients:
-            if client.exit_code in (None, 0):
-                continue
-            if client.exit_code == PeerError.exit_code and self.ipi.wait(IPI_FIRST_TIMEOUT) is not None:
-                ended = True  # it lost i-PI: what i-PI says is the reason
-                continue
-            kind = ERROR_OF_CODE.get(client.exit_code, PeerError)
-            raise kind(
-                f"the force client ended with code {client.exit_code}: {client.last_line()} (see {client.log_path})"
-            )
-        if ended:
-            return False
-        self._check_alive(step)
-        return True
-
-    def _check_alive(self, step):
-        now = time.monotonic()
-        if all(client.exit_code is not None for client in self.clients):
-            self._clients_gone_at = self._clients_gone_at or now
-            if now - self._clients_gone_at > FAREWELL_TIMEOUT:
-                raise PeerError(
-                    f"i-PI did not end {FAREWELL_TIMEOUT:.0f} s after its last force client did, and was stopped; "
-                    f"see {self.ipi.log_path}"
-                )
-        if "Exception in thread" in self.ipi.said():
-            raise PeerError(f"a thread of i-PI failed: {self.ipi.last_line()} (see {self.ipi.log_path})")
-        work = step, tuple(client.seconds_of_processor() for client in self.clients)
-        since, before = self._sign_of_life
-        if work != before or None in work[1]:  # or the system does not say
-            self._sign_of_life = now, work
-        elif now - since > self.stall:
-            raise PeerError(
-                f"no step and no work of a force client for {self.stall:.0f} s: something hangs; see the logs in "
-                f"{self.folder}"
-            )
-
-    def farewell(self):
-        """After i-PI ended in order: wait for the clients, who have been told."""
-        deadline = time.monotonic() + FAREWELL_TIMEOUT
-        for client in self.clients:
-            client.wait(max(0.0, deadline - time.monotonic()))
-
-    def stop(self, timeout):
-        """End whatever still runs, by force after `timeout` seconds, and remove the sockets."""
-        try:
-            if self.ipi is not None:
-                self.ipi.stop(timeout)
-            stop_all(self.clients, timeout)
-        finally:
-            for path in [self.sockets, *Path("/tmp").glob(f"ipi_{self.nested_name}*")]:
-                _remove(path)
-            run_folder.remove_exit_file(self.folder, "found at the end")
 
 
 def _template(run, folder, species):
@@ -268,18 +124,20 @@ def sample(
     Returns
     -------
     dict, also written to `sample.json` in the folder: status, steps, seconds, hashes of input and model, log files,
-    and `offset`, the energy (eV) that was subtracted from every energy sent.
+    `restarts`, the losses of a process after which all started again, each with the step it started from, and
+    `offset`, the energy (eV) that was subtracted from every energy sent.
 
     Raises
     ------
     SettingsError, ModelError, StructureError
         for an input, model or structure that cannot be used; nothing has been started.
     PeerError, NumericalError
-        if i-PI or a client failed, hung, or ended before the last step; RESTART holds the last safe step.
+        if i-PI or a client failed, or again and again died or hung, or i-PI ended before the last step; RESTART holds
+        the last safe step.
     """
     import comitia
 
-    _remove_orphaned_sockets()
+    remove_orphaned_sockets()
     run = IpiInput(input_path)
     if not run.sockets:
         raise SettingsError(f"{input_path}: has no <ffsocket>, so there is nobody to send forces to")
@@ -306,6 +164,7 @@ def sample(
             "step": first_step,
             "total_steps": total_steps,
             "restarted_from": None if state is None else first_step,
+            "restarts": [],
             "input": str(Path(input_path).resolve()),
             "input_sha256": run_folder.identity_of(folder, run),
             "model": str(Path(model_path).resolve()),
@@ -330,7 +189,9 @@ def sample(
         options = Path(model_path).resolve(), template, clients, n_threads, more
         if state is not None:
             rewind_outputs(folder, run, first_step)
-        return _sample(_Run(folder, lock, stall), run, state, options, report, progress)
+        return _Sampling(folder, run, options, report, partial(Processes, find_ipi(), folder, lock, stall)).finish(
+            state, progress
+        )
 
 
 def _written(folder, report):
@@ -338,51 +199,100 @@ def _written(folder, report):
     return report
 
 
-def _sample(children, run, state, options, report, progress):
-    """Start, watch, stop; the report says how it ended."""
-    folder, total_steps, begin = children.folder, report["total_steps"], time.monotonic()
-    counter = StepCounter(folder, run.step_files())
-    status, reason = "failed", None
-    try:
-        _written(folder, report)
-        prepared = _prepared(run, state, folder, total_steps, children.nested_name)
-        with Progress(Path(report["input"]).stem, report["step"], total_steps, progress) as shown:
-            children.start(prepared, run, options)
-            report["logs"] = [child.log_path.name for child in (children.ipi, *children.clients)]
-            while children.check(step := counter.step()):
-                shown.update(step)
-                children.ipi.wait(LOOK_EVERY)
-            if children.ipi.exit_code != 0:
+class _Sampling:
+    """A run on its way to the last step, in one attempt or several; the report says how it ended.
+
+    Parameters
+    ----------
+    folder : Path
+    run : IpiInput
+    options : model, template, clients, threads of each, and further options of `comitia serve`
+    report : dict
+    make_processes : function that makes the `Processes` of an attempt
+    """
+
+    def __init__(self, folder, run, options, report, make_processes):
+        self.folder, self.run, self.options, self.report = folder, run, options, report
+        self._make_processes = make_processes
+        self._counter = StepCounter(folder, run.step_files())
+
+    def finish(self, state, progress):
+        """Go from a saved state, or None, to the last step; the report."""
+        begin, status, reason = time.monotonic(), "failed", None
+        report, total_steps = self.report, self.report["total_steps"]
+        try:
+            _written(self.folder, report)
+            with Progress(Path(report["input"]).stem, report["step"], total_steps, progress) as shown:
+                finished = self._attempt_until(state, shown)
+                shown.update(report["step"])
+            status = "finished" if finished else "stopped"
+            if not finished:
                 raise PeerError(
-                    f"i-PI ended with code {children.ipi.exit_code}: {children.ipi.last_line()} "
-                    f"(see {children.ipi.log_path})"
+                    f"i-PI ended at step {report['step']} of {total_steps} (an EXIT file, or its time limit); run the "
+                    "same command again to go on"
                 )
-            children.farewell()
-            children.check(step)
-            report["step"], finished = _outcome(folder, total_steps, children.ipi, shown.step)
-            shown.update(report["step"])
-        status = "finished" if finished else "stopped"
-        if not finished:
-            raise PeerError(
-                f"i-PI ended at step {report['step']} of {total_steps} (an EXIT file, or its time limit); run the same "
-                "command again to go on"
+        except ComitiaError as error:
+            reason = str(error)
+            raise
+        except (StoppedBySignal, KeyboardInterrupt):
+            status, reason = "stopped", "by a signal"
+            raise
+        finally:
+            seconds = time.monotonic() - begin
+            first = report["restarted_from"] or 0
+            report |= {
+                "status": status,
+                "seconds": seconds,
+                "steps_per_second": (report["step"] - first) / seconds,
+            } | ({"reason": reason} if reason else {})
+            _written(self.folder, report)
+        return report
+
+    def _attempt_until(self, state, shown):
+        """Attempt after attempt while processes are lost and something is gained; whether the run is finished."""
+        n_lost, saved = 0, self.report["step"]
+        while True:
+            try:
+                return self._attempt(state, shown)
+            except LostError as error:
+                run = IpiInput(self.run.path)  # it may be RESTART itself, which i-PI has written again
+                state = run_folder.earlier_state(self.folder, run, self.report["model_sha256"])
+                step = 0 if state is None else state.step
+                if step >= self.report["total_steps"]:
+                    return True
+                n_lost = 1 if step > saved else n_lost + 1
+                if n_lost > RETRIES:
+                    raise
+                saved = step
+                if state is not None:
+                    rewind_outputs(self.folder, run, step)
+                log.warning("%s; all start again from step %d", error, step)
+                self.report["restarts"].append({"step": step, "reason": str(error)})
+
+    def _attempt(self, state, shown):
+        """From a saved state, or None, until i-PI ends; whether the run is finished."""
+        processes, patience = self._make_processes(), FAILED_STOP_TIMEOUT
+        total_steps = self.report["total_steps"]
+        try:
+            processes.start(
+                _prepared(self.run, state, self.folder, total_steps, processes.nested_name), self.run, self.options
             )
-    except ComitiaError as error:
-        reason = str(error)
-        raise
-    except (StoppedBySignal, KeyboardInterrupt):
-        status, reason = "stopped", "by a signal"
-        raise
-    finally:
-        children.stop(FAILED_STOP_TIMEOUT if status == "failed" else STOP_TIMEOUT)
-        with contextlib.suppress(SettingsError):
-            report["step"], _ = _outcome(folder, total_steps, children.ipi, report["step"])
-        seconds = time.monotonic() - begin
-        first = report["restarted_from"] or 0
-        report |= {
-            "status": status,
-            "seconds": seconds,
-            "steps_per_second": (report["step"] - first) / seconds,
-        } | ({"reason": reason} if reason else {})
-        _written(folder, report)
-    return report
+            self.report["logs"] = [child.log_path.name for child in (processes.ipi, *processes.clients)]
+            while processes.check(step := self._counter.step()):
+                shown.update(step)
+                processes.ipi.wait(LOOK_EVERY)
+            if processes.ipi.exit_code != 0:
+                raise PeerError(
+                    f"i-PI ended with code {processes.ipi.exit_code}: {processes.ipi.last_line()} "
+                    f"(see {processes.ipi.log_path})"
+                )
+            processes.farewell()
+            processes.check(step)
+            return _outcome(self.folder, total_steps, processes.ipi, shown.step)[1]
+        except (StoppedBySignal, KeyboardInterrupt):
+            patience = STOP_TIMEOUT
+            raise
+        finally:
+            processes.stop(patience)
+            with contextlib.suppress(SettingsError):
+                self.report["step"], _ = _outcome(self.folder, total_steps, processes.ipi, self.report["step"])
