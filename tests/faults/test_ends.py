@@ -14,6 +14,14 @@ def test_a_server_that_never_comes(folder, refused):
     assert "no server within 0.1 s" in refused(COMMANDS["serve"], code=4)
 
 
+def test_what_an_earlier_client_said_to_be_ready_is_not_believed(folder, comitia):
+    (folder / "ready").write_text("of an earlier run")
+    (folder / "model.safetensors").unlink()
+    code, _ = comitia([*COMMANDS["serve"], "--ready-file", "ready"])
+    assert code == 3
+    assert not (folder / "ready").exists()
+
+
 def test_a_reader_of_the_output_that_goes_away(folder):
     command = f"{sys.executable} -m comitia.cli inspect model.safetensors; echo $? >&2"
     read, write = os.pipe()

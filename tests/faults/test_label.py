@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import faulty_worker
 import numpy as np
 import pytest
 from ase.io import read, write
@@ -132,6 +133,25 @@ def test_nobody_comes(where, folder):
     assert code == 4
     assert "no worker for 0.5 s (none came); start one, or give it more time with --wait" in complained
     assert not (folder / "door").exists()
+
+
+def test_all_workers_have_gone(folder):
+    """The place where workers come in is told; the limit without any is another one once there was one."""
+    (folder / "ready").write_text("of an earlier run")
+    options = ["--wait", "60", "--idle", "0.5", "--ready-file", "ready"]
+    process = start(folder, f"unix:{folder / 'door'}", *options)
+    deadline = time.monotonic() + 60
+    while not (folder / "door").exists() or not (folder / "ready").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    address = (folder / "ready").read_text().removeprefix("ready: ").strip()
+    assert address == f"unix:{folder / 'door'}"
+    subprocess.run([sys.executable, "-S", "-E", faulty_worker.__file__, address, "4", "computing", "close"], check=True)
+    begin = time.monotonic()
+    code, _, complained = finish(process)
+    assert time.monotonic() - begin < 5 * 2
+    assert code == 4
+    assert "no worker for 0.5 s (all 1 that came were lost); start one, or give it more time with --idle" in complained
 
 
 def test_a_worker_that_hangs_is_late(folder):

@@ -168,6 +168,18 @@ def test_thirty_workers_that_fail_in_every_state_at_once(transport, tmp_path):
         print(f"{len(MATRIX)} failures, {pool.n_lost} of them no orderly end, among {len(asked)} requests")
 
 
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_waiting_for_workers_that_fail_costs_no_processor(transport, tmp_path):
+    """All thirty fail and nobody else comes: the pool says so in time and does not spin."""
+    with a_pool(transport, tmp_path, MATRIX, n_good=0, attempts=100, wait=30.0, idle=1.5) as pool:
+        begin, used = time.monotonic(), time.thread_time()
+        with pytest.raises(PeerError, match=r"no worker for 1.5 s \(all \d+ that came were lost\).*--idle"):
+            list(pool.evaluate(requests(100)))
+        elapsed, used = time.monotonic() - begin, time.thread_time() - used
+    print(f"{transport}: {used:.3f} s of processor in {elapsed:.1f} s")
+    assert used < 0.5
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_kill_matrix(tmp_path):
@@ -304,35 +316,36 @@ def test_leaving_early_sends_workers_away_in_order(tmp_path):
     # the good workers end without an error: their threads are joined, and the guard sees no thread left
 
 
-def test_garbage_at_the_door_does_not_change_an_answer(tmp_path):
-    """Connections of garbage while a good worker works: its answers stay what they are, descriptors are not used up."""
-    rng = np.random.default_rng(4)
-    stop = threading.Event()
-    n_connections = 0
+@pytest.mark.parametrize(
+    ("transport", "n"),
+    [("unix", 10_000), ("tcp", 1000), pytest.param("tcp", 10_000, marks=pytest.mark.long)],
+)
+def test_garbage_at_the_door_does_not_change_an_answer(transport, n, tmp_path, caplog):
+    """Connections of garbage while a good worker works: its answers are the same bits, descriptors are not used up."""
+    caplog.set_level("ERROR")
+    with a_pool(transport, tmp_path, attempts=10**6) as pool:
+        (alone,) = pool.evaluate(requests(1))
+        before = len(os.listdir("/proc/self/fd"))
+        garbage = SCRIPT.with_name("garbage.py")
+        thrower = subprocess.Popen([sys.executable, "-S", "-E", str(garbage), pool.addresses, str(n), "4"])
 
-    def throw():
-        nonlocal n_connections
-        while not stop.is_set():
-            with socket.socket(socket.AF_UNIX) as stream:
-                try:
-                    stream.connect(str(tmp_path / "socket"))
-                    stream.sendall(rng.bytes(rng.integers(1, 200)))
-                except OSError:
-                    continue
-                n_connections += 1
-            time.sleep(0.001)  # the thread that serves is one of this process
+        def again():
+            while thrower.poll() is None or pool.n_connected > 1:
+                yield requests(1)[0]
 
-    before = len(os.listdir("/proc/self/fd"))
-    asked = requests(300)
-    with a_pool("unix", tmp_path) as pool:
-        thread = threading.Thread(target=throw)
-        thread.start()
         try:
-            check(list(pool.evaluate(asked)), asked)
+            begin, n_answers = time.monotonic(), 0
+            for answer in pool.evaluate(again()):
+                n_answers += 1
+                assert (answer.energy, answer.forces.tobytes(), answer.virial.tobytes()) == (
+                    alone.energy, alone.forces.tobytes(), alone.virial.tobytes(),
+                )  # fmt: skip
         finally:
-            stop.set()
-            thread.join(10)
-        n_lost = pool.n_lost
-    assert len(os.listdir("/proc/self/fd")) <= before
-    assert n_connections > 50
-    print(f"{n_connections} connections of garbage, {n_lost} refused or lost")
+            thrower.kill()
+            thrower.wait()
+        assert thrower.returncode == 0
+        assert pool.n_seen == n + 1
+        assert len(os.listdir("/proc/self/fd")) <= before
+        assert pool.n_lost <= n
+        print(f"{transport}: {n} connections of garbage in {time.monotonic() - begin:.1f} s, {pool.n_lost} refused or "
+              f"lost, among {n_answers} answers")  # fmt: skip

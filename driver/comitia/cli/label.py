@@ -24,7 +24,9 @@ SHOWN = 10  # failures that are named on the terminal; all of them are in --json
     "-o", "--output", required=True, metavar="OUT.xyz", type=click.Path(path_type=Path), help="Written whole."
 )
 @click.option("--json", "json_path", metavar="F", type=click.Path(path_type=Path), help="Write what failed as JSON.")
-@click.option("--wait", default=60.0, show_default=True, type=Finite(0), help="Seconds without any worker.")
+@click.option("--wait", default=60.0, show_default=True, type=Finite(0), help="Seconds to wait for the first worker.")
+@click.option("--idle", default=60.0, show_default=True, type=Finite(0), help="Seconds without any worker after that.")
+@click.option("--ready-file", type=click.Path(path_type=Path), help="Written when workers may come; says where.")
 @click.option("--timeout", default=3600.0, show_default=True, type=Finite(0.1), help="Seconds for one structure.")
 @click.option(
     "--workers", "n_workers", default=1, show_default=True, type=click.IntRange(1, 1024), help="LAMMPS processes."
@@ -51,8 +53,10 @@ def command(stop, structures, engine, output, json_path, quiet, **options):
     from comitia.engines.labels import label_file
     from comitia.files import check_destination, write_json
 
-    if json_path is not None:
-        check_destination(json_path)
+    for path in filter(None, (json_path, options["ready_file"])):
+        check_destination(path)
+    if options["ready_file"] is not None:
+        options["ready_file"].unlink(missing_ok=True)  # an earlier one
     report = label_file(structures, engine, output, EngineOptions(**options), progress=not quiet)
     error = report.pop("error")
     if json_path is not None:

@@ -61,7 +61,7 @@ def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, 
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the potential; default all cores.")
 @precision_option
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="As i-PI's -S.")
-@click.option("--timeout", type=Finite(1.0), help="Seconds of silence after which the server is lost.")
+@click.option("--idle", "--timeout", "idle", type=Finite(1.0), help="Seconds of silence until the server is lost.")
 @click.option("--on-uncertainty", type=click.Choice(["warn", "collect", "stop"]), help="What to do above a threshold.")
 @click.option("--energy-threshold", metavar="EV/ATOM", type=Finite(0), help="For the uncertainty of the energy.")
 @click.option("--force-threshold", metavar="EV/Å", type=Finite(0), help="For that of the force on any atom (costly).")
@@ -71,7 +71,7 @@ def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, 
 @pass_stop
 def command(
     stop, model, template, names, shared, host, ports, wait, ready_file, offset, extras, threads, precision,
-    sockets_prefix, timeout, corrections, failed, **guards,
+    sockets_prefix, idle, corrections, failed, **guards,
 ):  # fmt: skip
     """Compute energies and forces for a server of the i-PI protocol, or for several at once, until they say EXIT.
 
@@ -101,6 +101,8 @@ def command(
     from comitia.protocol.service import ForceService
     from comitia.threads import default_threads
 
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)  # an earlier one
     servers = {}
     for connect, given in ((transports.connect_unix, names), (transports.connect_shm, shared)):
         paths = [transports.unix_address(name if name.startswith("/") else f"{sockets_prefix}{name}") for name in given]
@@ -129,7 +131,7 @@ def command(
     with contextlib.ExitStack() as stack:
         stack.callback(getattr(potential, "close", lambda: None))
         connections = stack.enter_context(transports.connections(servers.values(), wait))
-        ended = service.serve(connections, silence=timeout)
+        ended = service.serve(connections, silence=idle)
     for address, served in zip(servers, ended, strict=True):
         which = f"{address} " if len(servers) > 1 else ""
         click.echo(

@@ -61,20 +61,24 @@ class EngineOptions:
 
     Attributes
     ----------
-    wait : float, s without any worker before it is given up
+    wait : float, s to wait for the first worker
+    idle : float, s without any worker after the last has gone
     timeout : float, s that a worker may compute one structure
     allow_remote : bool, whether other machines may connect
     sockets_prefix : str, start of the path of a unix socket that is given by name
     n_threads : int or None
     n_workers : int, LAMMPS processes
+    ready_file : Path or None, says where workers may come in, as soon as they may
     """
 
     wait: float = 60.0
+    idle: float = 60.0
     timeout: float = 3600.0
     allow_remote: bool = False
     sockets_prefix: str = "/tmp/ipi_"
     n_threads: int | None = None
     n_workers: int = 1
+    ready_file: Path | None = None
 
 
 class ModelEngine:
@@ -158,7 +162,7 @@ class WorkerEngine:
                 else:
                     refused.append((number, _other_atoms(atoms, species)))
 
-        options = {"deadlines": deadlines, "wait": self.options.wait, "watch": self.watch}
+        options = {"deadlines": deadlines, "watch": self.watch, "wait": self.options.wait, "idle": self.options.idle}
         with WorkerPool(self.listeners, len(first[1]), species=species, **options) as pool:
             for place, outcome in pool.as_completed(requests()):
                 if isinstance(outcome, Failure):

@@ -3,6 +3,7 @@
 import fcntl
 import io
 import json
+import logging
 import os
 import time
 import zlib
@@ -12,11 +13,14 @@ import numpy as np
 
 from comitia.engines.force_engines import Label, open_engine
 from comitia.errors import OutputError, SettingsError
-from comitia.files import check_destination, file_hash, whole_file
+from comitia.files import check_destination, file_hash, whole_file, write_atomic
 from comitia.progress import Stages
 from comitia.protocol.requests import Failure
 from comitia.structures import read_frames
 
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 60.0  # s between two lines in the log
 SYNC_EVERY = 1.0  # s between two requests that the journal be on disk
 LABELS = ("energy", "free_energy", "forces", "stress", "virial", "energy_uncertainty")  # of others, left out
 
@@ -140,6 +144,23 @@ def labelled_text(atoms, label):
     return text.getvalue()
 
 
+class _Heartbeat:
+    """A line in the log from time to time."""
+
+    def __init__(self, n_frames):
+        self._n_frames, self._n = n_frames, 0
+        self._begin = self._beaten = time.monotonic()
+
+    def beat(self, n_failed):
+        """One structure more was tried."""
+        self._n += 1
+        now = time.monotonic()
+        if now - self._beaten >= HEARTBEAT:
+            rate = self._n / (now - self._begin)
+            log.info("%d of %d structures  %.3g per s  %d failed", self._n, self._n_frames, rate, n_failed)
+            self._beaten = now
+
+
 def label_file(structures, specification, output, options=None, progress=True):
     """Energies and forces of every structure of a file, from any engine.
 
@@ -169,13 +190,18 @@ def label_file(structures, specification, output, options=None, progress=True):
     begin = time.monotonic()
     n_frames = sum(1 for _ in read_frames(structures))
     failures = {}
+    ready_file = options and options.ready_file
     with open_engine(specification, options) as engine:
+        if ready_file:
+            where = ", ".join(listener.address for listener in getattr(engine, "listeners", ()))
+            write_atomic(ready_file, f"ready: {where or specification}\n")
         header = {"version": 1, "file of structures": file_hash(structures), "engine": [specification, engine.identity]}
         with Journal(output.with_name(output.name + ".labels"), header) as journal, Stages(progress) as stages:
             n_before = len(journal)
             left = (
                 (number, atoms) for number, (atoms, _) in enumerate(read_frames(structures)) if number not in journal
             )
+            heartbeat = _Heartbeat(n_frames - n_before)
             with stages.stage("structures", n_frames - n_before) as advance:
                 for number, outcome in engine.labels(left):
                     if isinstance(outcome, Failure):
@@ -183,6 +209,7 @@ def label_file(structures, specification, output, options=None, progress=True):
                     else:
                         journal.add(number, outcome)
                     advance()
+                    heartbeat.beat(len(failures))
             if len(journal):
                 with whole_file(output) as file:
                     for number, (atoms, _) in enumerate(read_frames(structures)):

@@ -315,7 +315,7 @@ def check_finite(quantity, values, axes):
     Raises
     ------
     NumericalError
-        naming the quantity and where in it the first such number is.
+        naming the quantity and where in it the first such number is; its `place` maps axes to indices.
     """
     values = np.asarray(values)
     if np.isfinite(values).all():
@@ -323,7 +323,8 @@ def check_finite(quantity, values, axes):
     first = np.argwhere(~np.isfinite(values))[0]
     place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, first, strict=True))
     raise NumericalError(
-        f"{quantity} is {values[tuple(first)]} at {place} (counted from 0); stopped before it was used"
+        f"{quantity} is {values[tuple(first)]} at {place} (counted from 0); stopped before it was used",
+        dict(zip(axes, first.tolist(), strict=True)),
     )
 
 

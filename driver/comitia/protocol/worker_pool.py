@@ -34,25 +34,27 @@ class WorkerPool:
     species : str, the atoms in their order, such as "OH2OH2", which workers of ours compare with theirs
     batch_size : int or None, structures in one message to workers that ask for INIT; they must know of batches
     deadlines : Deadlines
-    wait : float, s without any worker before the pool gives up
+    wait : float, s without any worker, until the first has come, before the pool gives up
+    idle : float or None, the same when there was one before; None for as long as `wait`
     attempts : int, workers that one structure may cost before it is given up
     max_workers : int, connections at a time; others wait to be accepted
     watch : function called about once a second, which may raise ComitiaError: it looks after processes of ours
     """
 
     def __init__(
-        self, listeners, n_atoms, *, species="", batch_size=None, deadlines=None, wait=60.0, attempts=5,
-        max_workers=1024, watch=None,
+        self, listeners, n_atoms, *, species="", batch_size=None, deadlines=None, wait=60.0, idle=None,
+        attempts=5, max_workers=1024, watch=None,
     ):  # fmt: skip
         self.listeners, self.n_atoms = list(listeners), n_atoms
         self.deadlines = deadlines or Deadlines()
-        self.wait, self.attempts, self.max_workers = wait, attempts, max_workers
+        self.wait, self.idle = wait, wait if idle is None else idle
+        self.attempts, self.max_workers = attempts, max_workers
         self._species, self._batch_size, self._watch = species, batch_size, watch
         self._workers = set()
         self.n_seen = self.n_lost = 0  # connections so far; those that ended badly
         self._queue, self._outcomes = RequestQueue(()), []
         self._selector = selectors.DefaultSelector()
-        self._accepting = self._closed = False
+        self._accepting = self._closed = self._had_workers = False
         self._accept_again = 0.0
         self._left = self._alone_since = self._looked = self._watched = time.monotonic()
 
@@ -86,7 +88,7 @@ class WorkerPool:
         Raises
         ------
         PeerError
-            if there was no worker for `wait` seconds while work was left.
+            if there was no worker for `wait` or `idle` seconds while work was left.
         """
         self._queue = RequestQueue(requests, self.attempts)
         self._resume()
@@ -162,12 +164,14 @@ class WorkerPool:
             self._watch()
 
     def _check_alone(self, now):
+        limit, option = (self.idle, "--idle") if self._had_workers else (self.wait, "--wait")
         if self.n_workers:
             self._alone_since = now
-        elif now - self._alone_since >= self.wait:
+        elif now - self._alone_since >= limit:
             came = f"all {self.n_lost} that came were lost" if self.n_lost else "none came"
+            came = "the last one went in order" if self._had_workers and not self.n_lost else came
             raise PeerError(
-                f"{self.addresses}: no worker for {self.wait:g} s ({came}); start one, or give it more time with --wait"
+                f"{self.addresses}: no worker for {limit:g} s ({came}); start one, or give it more time with {option}"
             )
 
     def _poll(self, timeout, listen=True):
@@ -222,7 +226,10 @@ class WorkerPool:
         except BlockingIOError:
             return
         except OSError as error:
-            self._lose(worker, PeerError(f"the connection broke ({error.strerror or error})"))
+            if worker.leaving:
+                self._remove(worker)
+            else:
+                self._lose(worker, PeerError(f"the connection broke ({error.strerror or error})"))
             return
         if worker.leaving:
             if not received:
@@ -233,6 +240,8 @@ class WorkerPool:
         else:
             worker.machine.end_of_stream()
         self._advance(worker)
+        if worker.machine.n_messages:
+            self._alone_since, self._had_workers = time.monotonic(), True
 
     def _advance(self, worker):
         """Do what the states of a worker ask for."""
