@@ -56,9 +56,13 @@ class EngineError(ComitiaError):
 
 
 class NumericalError(ComitiaError):
-    """A number that is not finite was computed, or arrived on the wire."""
+    """A number that is not finite was computed, or arrived on the wire; `place` maps axes to indices where known."""
 
     exit_code = 6
+
+    def __init__(self, message, place=None):
+        super().__init__(message)
+        self.place = place or {}
 
 
 class StoppedBySignal(BaseException):

@@ -9,7 +9,7 @@ from models import crystal, small_model
 from numpy.testing import assert_allclose
 
 from comitia.engines.guards import FrameCollection, UncertaintyGuard, save_failed
-from comitia.errors import ModelError, UncertaintyError
+from comitia.errors import ModelError, NumericalError, UncertaintyError
 
 
 @pytest.fixture
@@ -93,12 +93,13 @@ def test_near_duplicates_are_left_out(atoms, tmp_path):
 def test_what_is_not_finite_is_kept_as_it_is(atoms, tmp_path):
     positions = atoms.positions[None].copy()
     positions[0, 2, 1] = np.nan
-    said = save_failed(tmp_path / "failed.xyz", atoms, positions, atoms.cell.array[None], "atom 2")
-    assert said == f"the structure is in {tmp_path / 'failed.xyz'}"
+    error = NumericalError("the force is nan", {"atom": 2})
+    said = save_failed(tmp_path / "failed.xyz", atoms, positions, atoms.cell.array[None], error)
+    assert said == f"atom 2 is {atoms.symbols[2]}, the structure is in {tmp_path / 'failed.xyz'}"
     found = read(tmp_path / "failed.xyz")
     assert np.isnan(found.positions[2, 1])
     assert_allclose(np.delete(found.positions, 2, axis=0), np.delete(atoms.positions, 2, axis=0), atol=1e-8)
-    assert "cannot be written" in save_failed(tmp_path / "no" / "x", atoms, positions, atoms.cell.array[None], "")
+    assert "cannot be written" in save_failed(tmp_path / "no" / "x", atoms, positions, atoms.cell.array[None], error)
 
 
 def test_guards_that_guard_nothing_are_refused(atoms):

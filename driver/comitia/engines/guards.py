@@ -160,4 +160,6 @@ def save_failed(path, atoms, positions, cells, error):
         write_atomic(path, text)
     except OutputError as problem:
         return str(problem)
-    return f"the structure is in {path}"
+    atom = error.place.get("atom")
+    species = "" if atom is None else f"atom {atom} is {atoms.symbols[atom]}, "
+    return f"{species}the structure is in {path}"

@@ -25,7 +25,7 @@ from comitia.engines.progress import Progress, StepCounter
 from comitia.errors import ComitiaError, PeerError, SettingsError, StoppedBySignal
 from comitia.files import write_atomic, write_json
 from comitia.potential.source import refuse_corrections
-from comitia.threads import default_threads
+from comitia.threads import available_cores, default_threads
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +185,12 @@ def sample(
             log.warning("%s", sentence)
         run_folder.remove_exit_file(folder, "left by an earlier run")
         n_threads = n_threads or max(1, default_threads() // (clients * len(run.sockets)))
+        n_clients = clients * len(run.sockets)
+        if n_threads > 1 and n_clients * n_threads > available_cores():
+            log.warning(
+                "%d clients with %d threads each take turns on %d cores; give fewer --threads",
+                n_clients, n_threads, available_cores(),
+            )  # fmt: skip
         more = ["--precision", precision, *(["--offset", offset] if offset else [])]
         options = Path(model_path).resolve(), template, clients, n_threads, more
         if state is not None:
