@@ -5,6 +5,7 @@ all along. With `--client ADDRESS` this is the client.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def state_of(pid):
 
 
 def soak(n_frames):
-    """Slopes of memory (kB per 10 000 frames) of server and client, and frames/s.
+    """Of server and client: slopes of memory (kB per 10 000 frames) and growth (kB); and frames/s.
 
     Raises
     ------
@@ -80,8 +81,8 @@ def soak(n_frames):
     looks = np.array(looks)[round(WARM * len(looks)) :]
     assert (looks[:, [2, 3, 5, 6]] == looks[0, [2, 3, 5, 6]]).all(), "descriptors or threads changed"
     slopes = [1e4 * np.polyfit(looks[:, 0], looks[:, column], 1)[0] for column in (1, 4)]
-    grown = looks[-1, [1, 4]] - looks[0, [1, 4]]
-    return slopes, grown, n_frames / elapsed
+    grown = (looks[-1, [1, 4]] - looks[0, [1, 4]]).tolist()
+    return {"slopes": slopes, "grown": grown, "frames_per_second": n_frames / elapsed}
 
 
 def main():
@@ -92,11 +93,7 @@ def main():
     if arguments.client:
         client(arguments.client)
         return
-    slopes, grown, rate = soak(arguments.frames)
-    print(
-        f"{arguments.frames} frames of {N_ATOMS} atoms, {rate:.0f} per s; memory of server and client: "
-        f"{slopes[0]:.3f} and {slopes[1]:.3f} kB per 10 000 frames, {grown[0]:.0f} and {grown[1]:.0f} kB in all"
-    )
+    print(json.dumps(soak(arguments.frames)))
 
 
 if __name__ == "__main__":
