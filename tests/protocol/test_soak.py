@@ -13,13 +13,8 @@ PAGES = 64  # kB, of a short run, in which single pages count
 
 
 def soak(n_frames, timeout):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--frames", str(n_frames)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    command = [sys.executable, SCRIPT, "--frames", str(n_frames)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr
     print(f"{n_frames} frames: {done.stdout.strip()}")
     return json.loads(done.stdout)
