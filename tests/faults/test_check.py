@@ -103,7 +103,7 @@ FAULTS = {
         COMMITTEE.format("<parse_json> True </parse_json> <baseline_name> b </baseline_name>"),
         "warning: .*needs forces of the members",
     ),
-    "nearest image": ("nvt", "<system>", "<fflj name='lj'/>\n<system>", "warning: .*<fflj> takes the nearest image"),
+    "no images": ("nvt", "<system>", "<fflj name='lj'/>\n<system>", "warning: .*<fflj> counts no periodic image"),
 }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from comitia.engines.check_potential import heights
 from comitia.engines.ipi_input import STRUCTURE_MODES
 from comitia.engines.ipi_structure import ipi_comment, read_initial_structure
 from comitia.engines.plumed import INSTALL, find_kernel
@@ -14,7 +13,6 @@ SENT_ON_REQUEST = ("committee_force", "committee_virial")
 OF_BASELINE = ("wb_mixing", "baseline_pot")
 ISOTOPE_MASSES = {"D": 2.014, "T": 3.016}  # u
 CONSTANT_PRESSURE = ("npt", "nst", "scnpt")  # modes of <dynamics>
-NEAREST_IMAGE = ("fflj", "ffsgdml")  # force fields of i-PI that take the nearest image of an atom and no other
 
 
 def _listed(text):
@@ -52,7 +50,7 @@ def input_findings(run, atoms=None, potential=None, name="the potential"):
     found += _plumed(run)
     if atoms is not None:
         found += _same_atoms(run, atoms)
-        found += _nearest_image(run, atoms)
+        found += _no_images(run, atoms)
     for system in (element for element in run.root.iter() if element.tag == "system"):
         found += _swaps(run, system)
     return found
@@ -244,14 +242,12 @@ def order_findings(found, expected, path, other):
             return
 
 
-def _nearest_image(run, atoms):
-    """Our potentials count every image of an atom; some force fields of i-PI do not."""
-    beside = sorted({element.tag for element in run.root.iter() if element.tag in NEAREST_IMAGE})
-    if beside and atoms.pbc.any():
+def _no_images(run, atoms):
+    """Our potentials count every image of an atom; <fflj> of i-PI counts none."""
+    if atoms.pbc.any() and run.root.find(".//fflj") is not None:
         yield warning(
-            f"{run.path}: <{beside[0]}> takes the nearest image of an atom only, right while its cutoff is below half "
-            f"of the thinnest direction of the cell, here {0.5 * heights(atoms).min():.2f} Å; a comitia model counts "
-            "every image"
+            f"{run.path}: <fflj> counts no periodic image of an atom, and the structure is periodic; take a calculator "
+            "in a POTENTIAL.yaml for it"
         )
 
 
