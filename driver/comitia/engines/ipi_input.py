@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from copy import deepcopy
@@ -75,9 +76,12 @@ def _text(element, tag, default):
 
 def _number(kind, text, what):
     try:
-        return kind(float(text)) if kind is int else kind(text)
+        value = float(text)
     except ValueError:
-        raise SettingsError(f"{what} is {text!r}, which is no number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise SettingsError(f"{what} is {text!r}, which is no number")
+    return kind(value)
 
 
 class IpiInput:
@@ -117,12 +121,15 @@ class IpiInput:
             mode = element.get("mode", "inet").strip()
             if mode not in ("unix", "inet", "shm"):
                 raise SettingsError(f"{where} has mode {mode!r}; comitia serve speaks unix, inet and shm")
+            batch_size = _number(int, _text(element, "batch_size", 1), f"{where} <batch_size>")
+            if batch_size < 1:
+                raise SettingsError(f"{where} has batches of {batch_size} structures; give at least 1")
             yield ForceSocket(
                 name=element.get("name", "").strip(),
                 mode=mode,
                 address=_text(element, "address", "localhost"),
                 port=_number(int, _text(element, "port", DEFAULT_PORT), f"{where} <port>"),
-                batch_size=_number(int, _text(element, "batch_size", 1), f"{where} <batch_size>"),
+                batch_size=batch_size,
                 latency=_number(float, _text(element, "latency", DEFAULT_LATENCY), f"{where} <latency>"),
                 nested=nested.index(element) if element in nested else None,
             )
@@ -132,7 +139,7 @@ class IpiInput:
         """The largest number of beads of any system."""
         counts = [element.get("nbeads") for tag in ("initialize", "beads") for element in self.root.iter(tag)]
         counts = [int(count) for count in counts if count and count.strip().isdigit()]
-        return max(counts, default=1)
+        return max(counts, default=1) or 1
 
     @property
     def n_systems(self):
