@@ -50,6 +50,7 @@ def test_a_tcp_server_may_come_late():
     with connect_tcp("127.0.0.1", port, wait=10) as connection:
         assert readable([connection], 10) == [connection]
         assert connection._stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert connection._stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     thread.join()
 
 

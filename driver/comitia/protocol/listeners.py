@@ -9,13 +9,12 @@ import stat
 import struct
 
 from comitia.errors import SettingsError
-from comitia.protocol.transports import unix_address
+from comitia.protocol.transports import set_tcp_options, unix_address
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 128  # connections that wait to be accepted
 PROBE_TIMEOUT = 2.0  # s, for whoever owns a socket file to take our connection
-KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}  # s, s, probes until a peer is gone
 ROOT = 0  # user who may come in anywhere
 _CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
 
@@ -60,11 +59,7 @@ class Listener:
         stream, peer = self._stream.accept()
         stream.setblocking(False)
         if stream.family != socket.AF_UNIX:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in KEEPALIVE.items():
-                if hasattr(socket, option):
-                    stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+            set_tcp_options(stream)
             return stream, f"tcp:{peer[0]}:{peer[1]}"
         if not hasattr(socket, "SO_PEERCRED"):
             return stream, self.address

@@ -21,6 +21,7 @@ PATIENCE = 0.05  # s in the system's own wait for bytes; what takes longer is wa
 SEND_TIMEOUT = 120.0  # s, for the server to take one whole message
 DRAIN_TIMEOUT = 3.0  # s, for the server to notice that we go
 FIRST_PAUSE, LONGEST_PAUSE, PAUSE_GROWTH = 0.02, 1.0, 1.5  # s, s, factor between two attempts to connect
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 3}  # s, s, probes until a peer is gone
 TIMEVAL = struct.Struct("@ll")  # s, µs
 NOT_YET = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BlockingIOError, TimeoutError)
 
@@ -178,9 +179,18 @@ def _unix_stream(path):
     return stream
 
 
+def set_tcp_options(stream):
+    """Send at once, and find out when the machine of the peer is gone, which says nothing any more."""
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        if hasattr(socket, option):
+            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
 def _tcp_stream(host, port):
     stream = socket.create_connection((host, port), timeout=10.0)
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    set_tcp_options(stream)
     return stream
 
 

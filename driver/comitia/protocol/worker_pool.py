@@ -304,7 +304,7 @@ class WorkerPool:
         if worker.leaving:
             self._remove(worker)
             return
-        what = {"sending": "took no bytes", "message": "stopped inside a message"}.get(phase, "said nothing")
+        what = {"sending": "took no bytes", "message": "did not finish a message"}.get(phase, "said nothing")
         state = worker.machine.state
         self._lose(worker, PeerError(f"it {what} for {allowed:g} s (state {state})"))
 
