@@ -17,6 +17,7 @@ import bench_fit
 import bench_front
 import bench_kernels
 import bench_neighbours
+import bench_swaps
 import bench_threads
 import peak
 
@@ -25,6 +26,7 @@ PARTS = {
     "elements": bench_elements,
     "committee": bench_committee,
     "neighbours": bench_neighbours,
+    "swaps": bench_swaps,
     "threads": bench_threads,
     "fit": bench_fit,
     "front": bench_front,

@@ -1,5 +1,6 @@
 """Replica exchange, exchanges of atoms and a PLUMED restraint, from the templates, with real i-PI and our client."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,20 @@ def test_exchanges_of_atoms_jump_and_keep_the_conserved_quantity(tmp_path):
     jump = np.linalg.norm(positions - atoms.positions, axis=1)
     assert (jump > 2.0).sum() >= 2  # a neighbour is 3.3 Å away
     assert np.ptp(out[:, 2]) < 64 * 1e-6  # hartree, a thousandth of kT an atom
+
+
+def test_exchanges_of_atoms_are_evaluated_from_what_they_change(tmp_path):
+    """More than a thousand trials by i-PI: the client compares one of them with its full evaluation, and says so."""
+    atoms = crystal(NEON_ARGON, (4, 4, 4), seed=6)
+    run(tmp_path, "atomswap.xml", atoms, 28, **{"<nxc> 1 </nxc>": "<nxc> 40 </nxc>"})
+    out = np.loadtxt(tmp_path / "atomswap.out")
+    (positions,) = last_positions(tmp_path)
+    assert_allclose(energy_of(tmp_path, atoms, positions), out[-1, 4], rtol=1e-9)
+    members = np.loadtxt(tmp_path / "atomswap.committee_pot_0")
+    assert_allclose(members.mean(axis=1), out[:, 4], rtol=1e-12)
+    log = "".join(path.read_text() for path in tmp_path.glob("*.log"))
+    (difference,) = re.findall(r"1000 trials from what they change; a full evaluation differs by (\S+)", log)
+    assert float(difference) < 1e-12
 
 
 @pytest.mark.skipif(find_kernel() is None, reason=f"no PLUMED kernel; {INSTALL}")
