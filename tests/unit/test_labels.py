@@ -1,6 +1,7 @@
 """Labels of a file: kept as they come, found again after any end, written whole."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from ase.io import read, write
 from models import cluster, crystal, small_model
 from numpy.testing import assert_allclose
 
+from comitia.engines import labels
 from comitia.engines.force_engines import EngineOptions, Label
 from comitia.engines.labels import Journal, label_file
 from comitia.errors import EngineError, OutputError, SettingsError, StructureError
@@ -91,7 +93,9 @@ def structures(n):
     return [*frames, cluster(seed=1)]
 
 
-def test_a_model_labels_as_it_computes(tmp_path):
+def test_a_model_labels_as_it_computes(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(labels, "HEARTBEAT", 0.0)
+    caplog.set_level("INFO")
     model, frames = small_model(), structures(4)
     model.save(tmp_path / "model.safetensors")
     frames[1].info["energy"] = 17.0  # of another reference
@@ -101,6 +105,7 @@ def test_a_model_labels_as_it_computes(tmp_path):
         tmp_path / "in.xyz", f"model:{tmp_path / 'model.safetensors'}", tmp_path / "out.xyz", progress=False
     )
     assert (report["labelled"], report["failed"], report["error"]) == (4, [], None)
+    assert re.search(r"4 of 4 structures  \S+ per s  0 failed", caplog.text)
     for found, atoms in zip(read(tmp_path / "out.xyz", ":"), read(tmp_path / "in.xyz", ":"), strict=True):
         expected = model.compute(atoms)
         assert_allclose(found.get_potential_energy(), expected.energy, rtol=1e-15)
