@@ -254,10 +254,15 @@ def test_corrections_without_their_baseline_are_found(folder):
     assert re.match("refusal: .*a model of total energies", found)
 
 
+@pytest.fixture(scope="module")
+def data():
+    return labelled(24)
+
+
 @pytest.fixture
-def study(folder):
+def study(folder, data):
     """A fit, and a study of it, that are good."""
-    (folder / "data.xyz").write_text(labelled(24))
+    (folder / "data.xyz").write_text(data)
     (folder / "fit.yaml").write_text(FIT)
     write_ipi_xyz(folder / "init.xyz", crystal())
     (folder / "study.yaml").write_text(

@@ -155,7 +155,8 @@ def test_a_server_that_adds_the_baseline_is_served(folder, monkeypatch):
 def test_eval_judges_them_on_their_baseline(folder, monkeypatch, capsys):
     """Errors are those of the sum, and so are the energies and forces written."""
     monkeypatch.chdir(folder)
-    run("eval", "calculator.safetensors", "data.xyz", "-o", "out.xyz", "--json", "errors.json")
+    write_xyz("some.xyz", read("data.xyz", ":12"))
+    run("eval", "calculator.safetensors", "some.xyz", "-o", "out.xyz", "--json", "errors.json")
     assert "judged together with their baseline, calculator morse_pairs:make" in capsys.readouterr().out
     assert json.loads((folder / "errors.json").read_text())["errors"]["forces"]["rmse"] < 0.05
     for atoms, reference in zip(read("out.xyz", ":4"), read("data.xyz", ":4"), strict=True):
