@@ -5,7 +5,7 @@ import importlib
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load": ("comitia.potential", "load"),
+    "load": ("comitia.engines.composed", "load_potential"),
     "Potential": ("comitia.potential", "Potential"),
     "Prediction": ("comitia.potential", "Prediction"),
     "thermodynamics": ("comitia.thermodynamics", None),

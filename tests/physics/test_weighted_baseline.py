@@ -237,6 +237,23 @@ def test_forces_have_the_uncertainty_of_their_committee():
         assert_allclose(found, np.sqrt(variance), rtol=1e-10)
 
 
+def test_it_computes_atoms_and_calculates_as_a_model_does():
+    """`compute` and the ASE calculator of a composed potential say what its evaluator does."""
+    potential, *_ = composed()
+    structures = [systems.structures(SPECIES)[name] for name in ("bulk", "molecule")]
+    for atoms, found in zip(structures, potential.compute(structures, members=True), strict=True):
+        expected = evaluate(potential, atoms, members=True)
+        assert_allclose(found.energy, expected.energies[0], rtol=1e-14)
+        assert_allclose(found.forces, expected.forces[0], atol=1e-12)
+        assert_allclose(found.force_uncertainty, potential.force_uncertainty(expected.member_forces[0]), rtol=1e-12)
+        atoms = atoms.copy()
+        atoms.calc = potential.calculator(n_threads=1)
+        assert_allclose(atoms.get_potential_energy(), found.energy, rtol=1e-14)
+        assert_allclose(atoms.calc.get_property("force_uncertainty", atoms), found.force_uncertainty, rtol=1e-12)
+        if atoms.cell.rank == 3:
+            assert_allclose(atoms.get_stress(voigt=False), found.stress, atol=1e-12)
+
+
 def test_a_certain_committee_is_the_whole_correction():
     """Members that agree leave w = 1 and no derivative of it."""
     found = combine_members(np.full((2, 3), -4.0), baseline_uncertainty=1.0)

@@ -92,10 +92,11 @@ def test_what_is_stored_is_near_zero(name, folder):
 
 @pytest.mark.parametrize("name", ["model", "calculator"])
 def test_on_its_baseline_it_is_the_reference(name, folder):
-    potential = load_composed(folder / f"potential-{name}.yaml")
+    potential = comitia.load(folder / f"potential-{name}.yaml")
     errors, spread = [], []
     for atoms in read(folder / "data.xyz", ":8"):
         found = evaluate(potential, atoms)
+        assert potential.compute(atoms).energy == found.energies[0]
         errors.append(found.energies[0] - atoms.get_potential_energy())
         spread.append(atoms.get_potential_energy() - sum(E0[z] for z in atoms.numbers))
         assert found.mixing[0] > 0.9

@@ -73,9 +73,9 @@ def command(context, model, structures, json_path, output, figure, energy_key, f
     """
     import msgspec
 
-    import comitia
     from comitia.engines.baselines import baseline_of
     from comitia.files import check_destination, write_json
+    from comitia.potential import load
     from comitia.potential.source import source_name
     from comitia.settings import convert
     from comitia.structures import Keys, read_structures
@@ -86,7 +86,7 @@ def command(context, model, structures, json_path, output, figure, energy_key, f
     for path in (json_path, output, figure):
         if path is not None:
             check_destination(path)
-    potential = comitia.load(model)
+    potential = load(model)
     names = convert(potential.metadata.get("settings", {}).get("keys", {}), Keys, f"{model}, keys")
     given = {"energy": energy_key, "forces": forces_key, "virial": virial_key, "stress": stress_key}
     keys = msgspec.structs.replace(names, **{kind: name for kind, name in given.items() if name is not None})

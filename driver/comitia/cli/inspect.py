@@ -67,11 +67,11 @@ def command(model, as_json, figure):
     \b
     comitia inspect silicon.safetensors
     """
-    import comitia
     from comitia.files import to_json
+    from comitia.potential import load
     from comitia.training.summary import error_lines
 
-    potential = comitia.load(model)
+    potential = load(model)
     if figure is not None:
         if potential.descriptor.pseudo_species is None:
             raise ModelError(

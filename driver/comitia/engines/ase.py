@@ -22,8 +22,10 @@ class ComitiaCalculator(Calculator):
     def __init__(self, potential, n_threads=None, members=False):
         super().__init__()
         self.potential, self.n_threads, self.members = potential, n_threads, members
+        if not hasattr(potential, "descriptor"):  # composed of several
+            self.implemented_properties = ("energy", "forces", "stress", "free_energy")
         if potential.n_members > 1:
-            self.implemented_properties = (*type(self).implemented_properties, *OF_COMMITTEE, *OF_MEMBERS)
+            self.implemented_properties = (*self.implemented_properties, *OF_COMMITTEE, *OF_MEMBERS)
         self._evaluator = None
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
@@ -32,13 +34,14 @@ class ComitiaCalculator(Calculator):
             self._evaluator = self.potential.evaluator(self.atoms.numbers, self.atoms.pbc, self.n_threads)
         members = self.members or not set(OF_MEMBERS).isdisjoint(properties)
         found = self._evaluator.compute(self.atoms.positions[None], self.atoms.cell.array[None], members)
-        e0 = self.potential.reference_energies[self.potential.descriptor.species_index(self.atoms.numbers)]
         self.results = {
             "energy": float(found.energies[0]),
             "free_energy": float(found.energies[0]),
             "forces": found.forces[0],
-            "energies": found.atomic_energies[0] + e0,
         }
+        if getattr(found, "atomic_energies", None) is not None:
+            e0 = self.potential.reference_energies[self.potential.descriptor.species_index(self.atoms.numbers)]
+            self.results["energies"] = found.atomic_energies[0] + e0
         if found.member_energies is not None:
             self.results["member_energies"] = found.member_energies[0]
             self.results["energy_uncertainty"] = float(found.energy_uncertainties[0])

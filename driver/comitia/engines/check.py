@@ -57,7 +57,9 @@ class Check:
                 return
         trial, found = tried(potential, atoms, path, n_structures, n_threads)
         self.findings += found
-        self.facts["potential"]["without_stress"] = without_stress(potential, atoms) if trial is not None else []
+        self.facts["potential"]["without_stress"] = (
+            self.attempt(without_stress, potential, atoms) if trial is not None else []
+        )
         if trial is not None:
             self.facts["trial"] = {
                 "energy": trial.energy,

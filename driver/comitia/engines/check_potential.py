@@ -40,7 +40,8 @@ class Trial:
 
 def heights(atoms):
     """Thickness of the cell along its periodic directions, Å: distances between opposite faces."""
-    return 1 / np.linalg.norm(np.linalg.pinv(atoms.cell.array[atoms.pbc]), axis=0)
+    lengths = np.linalg.norm(np.linalg.pinv(atoms.cell.array[atoms.pbc]), axis=0)
+    return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)  # 0 where there is no cell vector
 
 
 def cutoff_of(potential):

@@ -11,6 +11,7 @@ from comitia.engines.baselines import describe
 from comitia.engines.sources import WorkerSource, open_source
 from comitia.errors import ModelError, SettingsError
 from comitia.files import file_hash
+from comitia.potential import Prediction
 from comitia.potential.mixing import combine_members, uncertainty_coefficients
 from comitia.potential.source import Source, same_baseline, source_name
 from comitia.settings import load
@@ -79,7 +80,7 @@ class ComposedPotential:
         self.sources, self.settings, self.baseline = sources, settings, baseline
         self.committee = sources[0] if settings.committee is not None else None
         self.n_members = self.committee.n_members if self.committee else len(sources)
-        self.weights = None
+        self.weights, self._last = None, (None, None)
         _check(settings, self.n_members, baseline is not None)
         if settings.weights is not None:
             self.weights = np.array(settings.weights) / np.sum(settings.weights)
@@ -145,6 +146,34 @@ class ComposedPotential:
     def evaluator(self, numbers, pbc, n_threads=None):
         """A `ComposedEvaluator` for these atoms."""
         return ComposedEvaluator(self, numbers, pbc, n_threads)
+
+    def compute(self, atoms, members=False, n_threads=None):
+        """`Prediction` of `ase.Atoms`, or a list of them; as `Potential.compute`, without energies of single atoms."""
+        if isinstance(atoms, list | tuple):
+            return [self.compute(one, members, n_threads) for one in atoms]
+        key = (atoms.numbers.tobytes(), atoms.pbc.tobytes(), n_threads)
+        if self._last[0] != key:  # calculators may be slow to make
+            self._last = key, self.evaluator(atoms.numbers, atoms.pbc, n_threads)
+        found = self._last[1].compute(atoms.positions[None], atoms.cell.array[None], members)
+        several = self.n_members > 1
+        return Prediction(
+            energy=float(found.energies[0]),
+            forces=found.forces[0],
+            virial=found.virials[0],
+            atomic_energies=None,
+            volume=float(atoms.cell.volume) if atoms.cell.rank == 3 else 0.0,
+            member_energies=found.member_energies[0] if several else None,
+            energy_uncertainty=float(found.energy_uncertainties[0]) if several else None,
+            member_forces=found.member_forces[0] if members and several else None,
+            member_virials=found.member_virials[0] if members and several else None,
+            force_uncertainty=self.force_uncertainty(found.member_forces[0]) if members and several else None,
+        )
+
+    def calculator(self, n_threads=None, members=False):
+        """An ASE calculator, as `Potential.calculator`."""
+        from comitia.engines.ase import ComitiaCalculator
+
+        return ComitiaCalculator(self, n_threads, members)
 
     def close(self):
         """Send away the workers of the members that have some."""
@@ -300,7 +329,21 @@ def load_composed(path, precision="float64"):
 
 
 def load_potential(path, precision="float64"):
-    """The potential in a model file, or the one that a POTENTIAL.yaml (.yaml, .yml) composes."""
+    """The potential in a model file, or the one that a POTENTIAL.yaml (.yaml, .yml) composes.
+
+    Parameters
+    ----------
+    path : str or Path
+    precision : "float64" or "float32", of the kernels of models
+
+    Returns
+    -------
+    Potential or ComposedPotential
+
+    Raises
+    ------
+    ModelError, SettingsError
+    """
     from comitia.potential import load as load_model
 
     return load_composed(path, precision) if Path(path).suffix in YAML else load_model(path, precision)

@@ -82,13 +82,13 @@ class EngineOptions:
 
 
 class ModelEngine:
-    """A comitia model."""
+    """A comitia model, or a POTENTIAL.yaml."""
 
     def __init__(self, path, options):
-        import comitia
+        from comitia.engines.composed import load_potential, potential_hash
 
-        self.identity = {"model": _hash(path)}
-        self._potential, self._n_threads = comitia.load(path), options.n_threads
+        self.identity = {"model": potential_hash(path)}
+        self._potential, self._n_threads = load_potential(path), options.n_threads
         refuse_corrections(self._potential, path)
 
     def labels(self, frames):

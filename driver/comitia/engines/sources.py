@@ -152,8 +152,8 @@ def open_source(source, folder, precision="float64"):
     ------
     SettingsError, ModelError
     """
-    import comitia
     from comitia.engines.force_engines import EngineOptions
+    from comitia.potential import load
 
     given = [name for name in ("model", "calculator", "workers") if getattr(source, name) is not None]
     if len(given) != 1:
@@ -161,7 +161,7 @@ def open_source(source, folder, precision="float64"):
     if source.arguments and given != ["calculator"]:
         raise SettingsError("`arguments` are those of a `calculator`")
     if source.model is not None:
-        return comitia.load(folder / source.model, precision)
+        return load(folder / source.model, precision)
     if source.calculator is not None:
         return CalculatorSource(source.calculator, source.arguments, folder)
     return WorkerSource(source.workers, EngineOptions())
