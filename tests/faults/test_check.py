@@ -210,7 +210,7 @@ def test_the_command(folder, capsys):
 
     code, said = run("nvt.xml", "--model", "model.safetensors", "--json", "check.json")
     assert code == 0
-    for word in ("atoms       64, Ar32Ne32", "species Ne Ar, cutoff 5 Å", "MiB", "s a step", "0 refusals, 0 warnings"):
+    for word in ("atoms       64, Ar32Ne32", "species Ne Ar, cutoff 5 Å", "MiB", "s a step", "refusals 0, warnings 0"):
         assert word in said
     written = json.loads((folder / "check.json").read_text())
     assert written["findings"] == []

@@ -99,10 +99,10 @@ def command(path, model, template, threads, json_path):
     check = _check(path, model, template, threads)
     for line in _lines(check.facts):
         click.echo(line)
-    for finding in check.findings:
+    for finding in sorted(check.findings, key=lambda finding: finding.severity):  # refusals first
         click.echo(f"{finding.severity}: {finding.sentence}")
     refusals = sum(finding.severity == "refusal" for finding in check.findings)
-    click.echo(f"{refusals} refusals, {len(check.findings) - refusals} warnings")
+    click.echo(f"refusals {refusals}, warnings {len(check.findings) - refusals}")
     if json_path is not None:
         found = [{"severity": finding.severity, "sentence": finding.sentence} for finding in check.findings]
         write_json(json_path, {"input": str(path), **check.facts, "findings": found})
