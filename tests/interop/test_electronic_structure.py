@@ -128,7 +128,7 @@ def argon(n=3):
 
 
 def in_standard_orientation(atoms):
-    """What workers are started with: all cells are sent to them so."""
+    """What workers are started with: all cells are sent to them so, and pw.x is silently wrong by eV for others."""
     atoms = atoms.copy()
     atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
     return atoms

@@ -43,6 +43,10 @@ def command(stop, structures, engine, output, json_path, quiet, **options):
     number of them, that hold the atoms of the structures in their order. lammps: starts LAMMPS with an input that
     makes atoms and potential. A command that was ended goes on where it was; structures that failed are tried again.
 
+    Cells reach workers with the first vector along x and the second in the xy plane, as i-PI sends them: a program that
+    reads a cell of its own, as pw.x does, must be started with one so oriented (ase: atoms.cell.standard_form()), or
+    its energies are wrong.
+
     \b
     comitia label pool.xyz --with unix:espresso -o labelled.xyz
     comitia label pool.xyz --with ase:my_calculator:make -o labelled.xyz
