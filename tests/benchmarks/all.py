@@ -17,6 +17,7 @@ import bench_fit
 import bench_front
 import bench_kernels
 import bench_neighbours
+import bench_server
 import bench_swaps
 import bench_threads
 import peak
@@ -28,6 +29,7 @@ PARTS = {
     "neighbours": bench_neighbours,
     "swaps": bench_swaps,
     "threads": bench_threads,
+    "server": bench_server,
     "fit": bench_fit,
     "front": bench_front,
 }

@@ -87,7 +87,7 @@ def comitia(name, atoms, cutoff):
         weights = np.random.default_rng(2).normal(scale=1e-3, size=(1, descriptor.width))
         precision = "float32" if name.endswith(SINGLE) else "float64"
         potential = Potential(descriptor, weights, [0.0] * descriptor.n_species, precision=precision)
-    evaluator = potential.evaluator(atoms.numbers, atoms.pbc, n_threads=1)
+    evaluator = potential.evaluator(atoms.numbers, atoms.pbc, n_threads=1, incremental=False)
     positions, cells = atoms.positions[None].copy(), atoms.cell.array[None].copy()
     return repeated(lambda: evaluator.compute(positions, cells))
 
