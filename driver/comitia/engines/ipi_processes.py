@@ -118,9 +118,10 @@ class Processes:
                 ended = True  # it lost i-PI: what i-PI says is the reason
                 continue
             kind = ERROR_OF_CODE.get(client.exit_code, LostError)
-            raise kind(
-                f"the force client ended with code {client.exit_code}: {client.last_line()} (see {client.log_path})"
-            )
+            how = f"ended with code {client.exit_code}: {client.last_line()}"
+            if client.exit_code < 0:
+                how = f"was ended by signal {-client.exit_code}"
+            raise kind(f"the force client {how} (see {client.log_path})")
         if (self.ipi.exit_code or 0) < 0:
             raise LostError(f"i-PI was ended by signal {-self.ipi.exit_code} (see {self.ipi.log_path})")
         if ended:
