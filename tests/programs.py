@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 
-PATIENCE = 60  # s for what takes two
+PATIENCE = 120  # s for what takes a few
 
 
 @contextlib.contextmanager

@@ -243,7 +243,7 @@ def test_potential_and_positions_are_those_of_evaluation_in_a_process(name, refe
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.template == "nve"])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case == Case(mode=case.mode, more=case.more)])
 def test_a_thousand_steps_equal_evaluation_in_process(name, reference, tmp_path):
     (run,), (other,) = through_sockets(tmp_path, CASES[name], 1000, 1000), reference("nve", 1000, 1000)
     flatness = np.ptp(run.conserved) / 64
