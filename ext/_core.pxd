@@ -177,6 +177,7 @@ cdef extern from "incremental.h" nogil:
         size_t n_allocations
     ctypedef struct incremental_base:
         int filled, n_moved
+        double *positions
         contributions trial
     ctypedef struct incremental_difference:
         int n

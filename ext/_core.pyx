@@ -4,7 +4,7 @@
 
 from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
-from libc.math cimport sqrt
+from libc.math cimport fabs, fmax, sqrt
 from libc.stdint cimport int32_t, int64_t
 
 import os

@@ -1,3 +1,6 @@
+cdef double SMALL_STEP = 0.05  # Å
+
+
 cdef class KnownConfigurations:
     """Configurations of one set of atoms whose results are known, and trials that differ from them in few atoms.
 
@@ -8,7 +11,8 @@ cdef class KnownConfigurations:
     species : (n_atoms,) int32, index into the species of the model
     pbc : (3,) array of bool
     sums : bool, whether summed features are wanted
-    n_most : int, configurations that are kept: the one that was used least recently gives way to a new one
+    n_most : int, configurations that are kept: a new one replaces that from which it is a small step, else the one that
+        was used least recently
     """
 
     cdef Kernel kernel
@@ -17,7 +21,7 @@ cdef class KnownConfigurations:
     cdef int[3] pbc
     cdef incremental_base *bases
     cdef int64_t[::1] used  # when each was used last
-    cdef int64_t n_used
+    cdef int64_t n_used, n_used_before  # before the structures of the last request were kept
     cdef incremental_scratch scratch
     cdef Py_ssize_t n_most, n_sums, same
     cdef readonly Py_ssize_t n_atoms
@@ -63,10 +67,33 @@ cdef class KnownConfigurations:
         self.n_used += 1
         self.used[b] = self.n_used
 
+    cdef Py_ssize_t replaced_by(self, const double *positions):
+        """The configuration that gives way: dynamics then goes on in the same memory, whatever the number of replicas."""
+        cdef Py_ssize_t b, k, place, least = 0
+        cdef double largest, nearest = SMALL_STEP
+        for b in range(self.n_most):
+            if self.used[b] < self.used[least]:
+                least = b
+            if self.used[b] == 0:  # so are those behind it
+                break
+        for b in range(self.n_most):
+            if self.used[b] == 0:
+                break
+            if self.used[b] > self.n_used_before:  # another one of the same request
+                continue
+            largest = 0
+            for k in range(12):  # coordinates of a few atoms
+                place = 3 * (k // 3 * (self.n_atoms - 1) // 3) + k % 3
+                largest = fmax(largest, fabs(positions[place] - self.bases[b].positions[place]))
+            if largest < nearest:
+                least, nearest = b, largest
+        return least
+
     def keep(self, const double[:, ::1] positions, const double[:, ::1] cell, const double[::1] energies,
-             const double[:, ::1] forces, const double[:, ::1] virial, const double[:, ::1] sums=None):
-        """Take the results of a full evaluation, as `Kernel.evaluate` makes them."""
-        cdef Py_ssize_t b = self.same if self.same >= 0 else np.argmin(self.used)
+             const double[:, ::1] forces, const double[:, ::1] virial, const double[:, ::1] sums=None,
+             bint first=True):
+        """Take the results of a full evaluation, as `Kernel.evaluate` makes them: the first of a request, or another."""
+        cdef Py_ssize_t b
         cdef const double *first_sum = NULL
         cdef double[9] rows
         self.take_cell(positions, cell, rows)
@@ -78,6 +105,9 @@ cdef class KnownConfigurations:
             first_sum = &sums[0, 0]
         if self.n_atoms == 0:
             return
+        if first:
+            self.n_used_before = self.n_used
+        b = self.same if self.same >= 0 else self.replaced_by(&positions[0, 0])
         if self.used[b] == 0 and incremental_base_prepare(&self.bases[b], self.n_atoms, self.pbc, self.n_sums):
             incremental_base_free(&self.bases[b])
             raise MemoryError(f"no memory left to keep the results of {self.n_atoms} atoms")

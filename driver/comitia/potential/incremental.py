@@ -87,7 +87,7 @@ class Trials:
         forces = found["forces"].reshape(positions.shape)
         for s, (position, cell) in enumerate(zip(positions, cells, strict=True)):
             sums = found["sums"][s] if "sums" in found else None
-            self._known.keep(position, cell, energies[s], forces[s], found["virials"][s], sums)
+            self._known.keep(position, cell, energies[s], forces[s], found["virials"][s], sums, s == 0)
 
     def _check(self, found, full):
         """Compare with a full evaluation, in units of the largest number of each kind, or of 1 eV and 1 eV/Å."""
