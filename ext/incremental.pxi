@@ -68,7 +68,7 @@ cdef class KnownConfigurations:
         self.used[b] = self.n_used
 
     cdef Py_ssize_t replaced_by(self, const double *positions):
-        """The configuration that gives way: dynamics then goes on in the same memory, whatever the number of replicas."""
+        """The configuration that gives way: dynamics goes on in the same memory, whatever the number of replicas."""
         cdef Py_ssize_t b, k, place, least = 0
         cdef double largest, nearest = SMALL_STEP
         for b in range(self.n_most):
@@ -89,32 +89,28 @@ cdef class KnownConfigurations:
                 least, nearest = b, largest
         return least
 
-    def keep(self, const double[:, ::1] positions, const double[:, ::1] cell, const double[::1] energies,
-             const double[:, ::1] forces, const double[:, ::1] virial, const double[:, ::1] sums=None,
-             bint first=True):
-        """Take the results of a full evaluation, as `Kernel.evaluate` makes them: the first of a request, or another."""
-        cdef Py_ssize_t b
-        cdef const double *first_sum = NULL
+    def keep(self, const double[:, :, ::1] positions, const double[:, :, ::1] cells, const double[::1] energies,
+             const double[:, ::1] forces, const double[:, :, ::1] virials, const double[:, :, ::1] sums=None):
+        """Take the results of a full evaluation, arrays as those of `Kernel.evaluate`."""
+        cdef Py_ssize_t s, b, n = positions.shape[0]
         cdef double[9] rows
-        self.take_cell(positions, cell, rows)
-        if energies.shape[0] != self.n_atoms or forces.shape[0] != self.n_atoms or forces.shape[1] != 3:
-            raise ValueError(f"energies and forces must be those of {self.n_atoms} atoms")
-        if self.n_sums:
-            if sums is None or sums.shape[0] * sums.shape[1] != self.n_sums:
-                raise ValueError(f"there must be {self.n_sums} sums of features")
-            first_sum = &sums[0, 0]
+        if energies.shape[0] != n * self.n_atoms or forces.shape[0] != n * self.n_atoms or forces.shape[1] != 3:
+            raise ValueError(f"energies and forces must be those of {n} structures of {self.n_atoms} atoms")
+        if self.n_sums and (sums is None or sums.shape[1] * sums.shape[2] != self.n_sums):
+            raise ValueError(f"there must be {self.n_sums} sums of features")
         if self.n_atoms == 0:
             return
-        if first:
-            self.n_used_before = self.n_used
-        b = self.same if self.same >= 0 else self.replaced_by(&positions[0, 0])
-        if self.used[b] == 0 and incremental_base_prepare(&self.bases[b], self.n_atoms, self.pbc, self.n_sums):
-            incremental_base_free(&self.bases[b])
-            raise MemoryError(f"no memory left to keep the results of {self.n_atoms} atoms")
-        incremental_keep(&self.bases[b], &self.scratch, &positions[0, 0], rows, &energies[0], &forces[0, 0],
-                         &virial[0, 0], first_sum)
-        self.use(b)
-        self.same = -1
+        self.n_used_before = self.n_used
+        for s in range(n):
+            self.take_cell(positions[s], cells[s], rows)
+            b = self.same if self.same >= 0 else self.replaced_by(&positions[s, 0, 0])
+            if self.used[b] == 0 and incremental_base_prepare(&self.bases[b], self.n_atoms, self.pbc, self.n_sums):
+                incremental_base_free(&self.bases[b])
+                raise MemoryError(f"no memory left to keep the results of {self.n_atoms} atoms")
+            incremental_keep(&self.bases[b], &self.scratch, &positions[s, 0, 0], rows, &energies[s * self.n_atoms],
+                             &forces[s * self.n_atoms, 0], &virials[s, 0, 0], &sums[s, 0, 0] if self.n_sums else NULL)
+            self.use(b)
+            self.same = -1
 
     def evaluate(self, const double[:, ::1] positions, const double[:, ::1] cell, int n_threads=1):
         """The results for positions that differ in few atoms from a known configuration or from the last trial of one.

@@ -65,7 +65,9 @@ class Trials:
         found = self._from_known(positions, cells)
         if found is None:
             found = evaluate_in_full(positions, cells)
-            self._keep(positions, cells, found)
+            self._known.keep(
+                positions, cells, found["atomic_energies"], found["forces"], found["virials"], found.get("sums")
+            )
             return found
         before, self.n_trials = self.n_trials, self.n_trials + len(positions)
         if before // CHECK_EVERY != self.n_trials // CHECK_EVERY:
@@ -81,13 +83,6 @@ class Trials:
                 return None
             each.append(one)
         return each[0] if len(each) == 1 else {name: np.concatenate([one[name] for one in each]) for name in each[0]}
-
-    def _keep(self, positions, cells, found):
-        energies = found["atomic_energies"].reshape(len(positions), -1)
-        forces = found["forces"].reshape(positions.shape)
-        for s, (position, cell) in enumerate(zip(positions, cells, strict=True)):
-            sums = found["sums"][s] if "sums" in found else None
-            self._known.keep(position, cell, energies[s], forces[s], found["virials"][s], sums, s == 0)
 
     def _check(self, found, full):
         """Compare with a full evaluation, in units of the largest number of each kind, or of 1 eV and 1 eV/Å."""
