@@ -21,6 +21,7 @@ cdef class KnownConfigurations:
     cdef int[3] pbc
     cdef incremental_base *bases
     cdef int64_t[::1] used  # when each was used last
+    cdef int busy
     cdef int64_t n_used, n_used_before  # before the structures of the last request were kept
     cdef incremental_scratch scratch
     cdef Py_ssize_t n_most, n_sums, same
@@ -57,6 +58,8 @@ cdef class KnownConfigurations:
     cdef take_cell(self, const double[:, ::1] positions, const double[:, ::1] cell, double *rows):
         """The cell, its rows zero where the structure is not periodic."""
         cdef Py_ssize_t a, b
+        if self.busy:
+            raise RuntimeError("a trial is being evaluated in another thread; use one evaluator per thread")
         if positions.shape[0] != self.n_atoms or positions.shape[1] != 3 or cell.shape[0] != 3 or cell.shape[1] != 3:
             raise ValueError(f"positions must have shape ({self.n_atoms}, 3), and the cell (3, 3)")
         for a in range(3):
@@ -138,9 +141,11 @@ cdef class KnownConfigurations:
         if least.n == 0 and not self.bases[closest].filled:  # the same again: not what trials look like
             self.same = closest
             return None
+        self.busy = 1
         with nogil:
             status = incremental_evaluate(&self.bases[closest], &self.scratch, &self.kernel.d, &self.species[0],
                                           &self.weights[0, 0], &positions[0, 0], &least, n_threads)
+        self.busy = 0
         if status:
             return None  # a full evaluation says what is wrong
         self.n_touched = self.bases[closest].trial.n_centres if self.bases[closest].n_moved else 0
