@@ -8,6 +8,7 @@ not. `message` is the whole trial: positions read from a socket, evaluation, and
 16 members with all their energies. Process CPU time on one thread, in turns; printed is the median of the ratios.
 """
 
+import itertools
 import os
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -92,8 +93,9 @@ def seconds(call, *arguments):
     return time.process_time() - begin
 
 
-def time_paths(n_atoms, n_rounds):
-    """CPU times of each path in each round, s, and what share of the atoms each trial touched."""
+def time_paths(n_atoms):
+    """Without end, one round after the other: CPU times of each path in every round so far, s, what share of the atoms
+    each trial touched, and the number of features."""
     atoms, rng = alloy(EDGES[n_atoms]), np.random.default_rng(3)
     descriptor = Descriptor.build(SPECIES, CUTOFF)
     weights = rng.normal(scale=1e-3, size=(N_MEMBERS, descriptor.width))
@@ -113,7 +115,7 @@ def time_paths(n_atoms, n_rounds):
             times["first trials"].append(first)
         server.send(positions)
         server.answer()
-    for round_ in range(n_rounds):
+    for round_ in itertools.count():
         positions = walk.trial()
         moved = atoms.positions[None] + rng.uniform(-0.02, 0.02, positions.shape)
         server.send(positions)
@@ -126,15 +128,17 @@ def time_paths(n_atoms, n_rounds):
         for name in np.roll(list(paths), round_):
             times[name].append(seconds(paths[name]))
         touched.append(trials.n_touched / n_atoms)
-    return {name: np.array(values) for name, values in times.items()}, np.array(touched), descriptor.n_features
+        yield {name: np.array(values) for name, values in times.items()}, np.array(touched), descriptor.n_features
 
 
 def measure(n_rounds):
     """Times, µs, and ratios for each number of atoms."""
     stay_on_one_core()
     results, trials = {}, {}
-    for n_atoms in EDGES:
-        times, touched, n_features = time_paths(n_atoms, n_rounds)
+    cases = {n_atoms: time_paths(n_atoms) for n_atoms in EDGES}
+    for _ in range(n_rounds):  # all numbers of atoms in turns
+        found = {n_atoms: next(rounds) for n_atoms, rounds in cases.items()}
+    for n_atoms, (times, touched, n_features) in found.items():
         times["share of dynamics"], times["share of full"] = times["dynamics"] * touched, times["full"] * touched
         trials[n_atoms] = times
         results[f"{n_atoms} atoms"] = {
@@ -150,7 +154,7 @@ def measure(n_rounds):
     fewest, most = min(trials), max(trials)
     for name in ("trial", "message"):
         times = {n: trials[n][name] for n in (fewest, most)}
-        results[f"{name}, {most} / {fewest} atoms"] = float(np.median(times[most]) / np.median(times[fewest]))
+        results[f"{name}, {most} / {fewest} atoms"] = float(np.median(times[most] / times[fewest]))
     return results
 
 
