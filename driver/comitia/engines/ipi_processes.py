@@ -108,9 +108,8 @@ class Processes:
             of the class that fits the exit code of a client, or PeerError: LostError where another try is worth it.
         """
         ended = self.ipi.exit_code is not None
-        failed_thread = (
-            "Exception in thread" in self.ipi.said()
-        )  # the clients are looked at later: one may be the reason
+        # looked at before the clients are, one of which may be the reason
+        failed_thread = "Exception in thread" in self.ipi.said()
         for client in self.clients:
             if client.exit_code in (None, 0):
                 continue
