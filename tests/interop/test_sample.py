@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose
 import comitia
 from comitia import units
 from comitia.engines.ipi import RETRIES
+from comitia.engines.plumed import INSTALL, find_kernel
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
 FOR_EVER = 10_000_000  # steps
@@ -213,6 +214,41 @@ def test_a_run_that_loses_a_process_comes_to_its_end(folder, loss, tmp_path_fact
         (whole / name).write_bytes((folder / name).read_bytes())
     assert finish(start(whole, steps=50))[0] == 0
     assert_allclose(np.loadtxt(folder / "nve.out")[:51], np.loadtxt(whole / "nve.out"), rtol=1e-9, atol=1e-12)
+
+
+METADYNAMICS = """UNITS LENGTH=A ENERGY=eV
+distance: DISTANCE ATOMS=1,2
+metad: METAD ARG=distance SIGMA=0.05 HEIGHT=0.002 PACE=5 FILE=HILLS
+PRINT ARG=distance,metad.bias STRIDE=1 FILE=COLVAR
+FLUSH STRIDE=1
+"""
+
+
+@pytest.mark.skipif(find_kernel() is None, reason=f"no PLUMED kernel; {INSTALL}")
+def test_a_biased_run_that_is_killed_goes_on_with_every_hill_once(folder):
+    total = 300
+    text = (INPUTS / "plumed.xml").read_text()
+    for old, new in {"stride='200' overwrite": "stride='20' overwrite", "restraint.bias": "metad.bias"}.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "nve.xml").write_text(text.replace("prefix='plumed'", "prefix='nve'"))
+    (folder / "plumed.dat").write_text(METADYNAMICS)
+    process = start(folder, steps=total)
+    wait_for_step(folder, 50, process)
+    (ipi,) = [pid for pid in _children(process) if "serve" not in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(ipi, signal.SIGKILL)
+    code, said = finish(process)
+    assert code == 0, said
+    ((step, _),) = [(restart["step"], restart["reason"]) for restart in report(folder)["restarts"]]
+    assert 40 <= step < total
+    for name, every in {"HILLS": 5, "COLVAR": 1}.items():
+        times = np.loadtxt(folder / name)[:, 0]
+        assert_allclose(times, np.arange(every if name == "HILLS" else times[0], total + 1, every))
+    # the bias that acts is that of the hills written, but for the one that is added after the last line is printed
+    _, centres, widths, heights = np.loadtxt(folder / "HILLS")[:-1, :4].T
+    distance, bias = np.loadtxt(folder / "COLVAR")[-1, 1:3]
+    gaussians = heights * np.exp(-0.5 * ((distance - centres) / widths) ** 2)
+    assert_allclose(bias, gaussians.sum(), rtol=0.02)  # PLUMED cuts a hill off at 3.5 sigma
 
 
 def test_a_run_whose_clients_die_at_once_is_given_up(folder):

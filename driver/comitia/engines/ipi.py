@@ -194,7 +194,7 @@ def sample(
         more = ["--precision", precision, *(["--offset", offset] if offset else [])]
         options = Path(model_path).resolve(), template, clients, n_threads, more
         if state is not None:
-            rewind_outputs(folder, run, first_step)
+            rewind_outputs(folder, run, state)
         return _Sampling(folder, run, options, report, partial(Processes, find_ipi(), folder, lock, stall)).finish(
             state, progress
         )
@@ -271,7 +271,7 @@ class _Sampling:
                     raise
                 saved = step
                 if state is not None:
-                    rewind_outputs(self.folder, run, step)
+                    rewind_outputs(self.folder, run, state)
                 log.warning("%s; all start again from step %d", error, step)
                 self.report["restarts"].append({"step": step, "reason": str(error)})
 

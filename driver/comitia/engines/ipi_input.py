@@ -18,6 +18,8 @@ DEFAULT_FLOAT_FORMAT, DEFAULT_LATENCY = "%16.8e", 1e-4
 STRUCTURE_MODES = ("xyz", "pdb", "ase", "chk")
 LONGEST_LATENCY = 2e-3  # s; i-PI sleeps as long once per force call
 FEWEST_DIGITS = 12  # after the point, for committee energies of totals
+_PLUMED_TIME = re.compile(r"\bUNITS\b[^\n#]*\bTIME=([^\s#]+)")
+_PLUMED_TIMES = {"ns": 1e3, "ps": 1.0, "fs": 1e-3, "atomic": 2.418884326509e-5}  # ps
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,21 @@ class IpiInput:
     def uses_plumed(self):
         """Whether a bias comes from PLUMED."""
         return self.root.find(".//ffplumed") is not None
+
+    def plumed_time(self):
+        """The time that PLUMED had written when this state was saved, and half a step; None without PLUMED.
+
+        i-PI tells PLUMED that a step takes a picosecond; the input of PLUMED may choose another unit.
+        """
+        times = []
+        for element in self.root.iter("ffplumed"):
+            steps = _number(int, _text(element, "plumed_step", 0), f"{self.path}: <plumed_step>")
+            path = self.find_file(_text(element, "plumed_dat", "plumed.dat"))
+            unit = None if path is None else _PLUMED_TIME.search(path.read_text(errors="replace"))
+            name = "ps" if unit is None else unit.group(1)
+            picoseconds = _PLUMED_TIMES.get(name) or _number(float, name, f"{path}: TIME of UNITS")
+            times.append((steps + 0.5) / picoseconds)
+        return max(times, default=None)
 
     def _first_instance(self, text):
         """`text` with the labels of a <system_template> replaced by those of its first instance."""
