@@ -8,6 +8,9 @@ from comitia.errors import NumericalError, SeriesError
 MINIMUM_FRAMES = 10
 """Fewer frames than this say nothing about their own correlation."""
 
+MOST_BLOCKS = 256
+"""Blocks into which a long series is cut: enough for an error known to a tenth, few enough to see slow motions."""
+
 
 def as_series(values, name):
     """Float64 array whose first axis is time, checked for length and for numbers that are not finite.
@@ -40,25 +43,65 @@ def as_series(values, name):
     return values
 
 
-def _autocorrelation(series):
-    """Normalised autocorrelation of one series, (n_frames,); 0 where it does not move."""
-    n_frames = len(series)
-    fluctuation = series - series.mean()
-    length = next_fast_len(2 * n_frames, real=True)
-    covariance = irfft(np.abs(rfft(fluctuation, n=length)) ** 2, n=length)[:n_frames] / n_frames
-    if covariance[0] <= (1e-14 * np.abs(series).max()) ** 2:
-        return np.zeros(n_frames)
-    return covariance / covariance[0]
+def block_length(n_frames):
+    """Frames in a block: the smallest power of two that makes at most `MOST_BLOCKS` blocks of all frames."""
+    length = 1
+    while -(-n_frames // length) > MOST_BLOCKS:
+        length *= 2
+    return length
 
 
-def statistical_inefficiency(series):
-    r"""Frames per independent frame, from the initial monotone positive sequence of the autocorrelation.
+def block_sums(values):
+    """Sums over blocks of consecutive frames, of `block_length` frames each (the last one may be shorter).
+
+    Parameters
+    ----------
+    values : (n_frames, ...) array
+
+    Returns
+    -------
+    (n_blocks, ...) array
+    """
+    return np.add.reduceat(values, np.arange(0, len(values), block_length(len(values))), axis=0)
+
+
+def block_inefficiency(sums):
+    r"""Blocks per independent block, from the initial monotone positive sequence of the autocorrelation.
 
     .. math:: g = -1 + 2 \sum_{m=0}^{m_0} \Gamma_m, \qquad \Gamma_m = \rho(2m) + \rho(2m+1)
 
     Sums of neighbouring pairs are positive and decreasing for a reversible dynamics; the sum ends at the
-    first pair that is not positive, and each pair is at most the one before. The result lies between 1
-    (anticorrelation is not made use of) and half the number of frames.
+    first pair that is not above its own noise, :math:`\sqrt{2/n}` for n uncorrelated blocks, and each pair is at
+    most the one before. The result lies between 1 (anticorrelation is not made use of) and half the number
+    of blocks.
+
+    Parameters
+    ----------
+    sums : (n_blocks, n_series) array, of fluctuations about the average over all frames
+
+    Returns
+    -------
+    (n_series,) array; 1 for a series that does not move
+
+    C. J. Geyer, Statist. Sci. 7, 473 (1992), doi:10.1214/ss/1177011137.
+    """
+    n_blocks = len(sums)
+    length = next_fast_len(2 * n_blocks, real=True)
+    covariance = irfft(np.abs(rfft(sums, n=length, axis=0)) ** 2, n=length, axis=0)[: n_blocks // 2 * 2]
+    pairs = covariance[0::2] + covariance[1::2]
+    seen = np.logical_and.accumulate(pairs > np.sqrt(2 / n_blocks) * covariance[0], axis=0)
+    total = np.where(seen, np.minimum.accumulate(np.where(seen, pairs, np.inf), axis=0), 0).sum(axis=0)
+    moves = covariance[0] > 0
+    return np.clip(np.where(moves, -1 + 2 * total / np.where(moves, covariance[0], 1), 1), 1, n_blocks / 2)
+
+
+def statistical_inefficiency(series):
+    r"""Frames per independent frame, from the sums of at most `MOST_BLOCKS` blocks.
+
+    The autocorrelation is summed over blocks, not over frames: in a series of many frames a slow motion of
+    small amplitude is below the noise of its autocorrelation at every single lag, and the sum over frames
+    would end before it has begun. The result lies between 1 (anticorrelation is not made use of) and half
+    the number of frames.
 
     Parameters
     ----------
@@ -67,18 +110,17 @@ def statistical_inefficiency(series):
     Returns
     -------
     float or (n_series,) array; 1 for a series that does not move.
-
-    C. J. Geyer, Statist. Sci. 7, 473 (1992), doi:10.1214/ss/1177011137.
     """
     series = as_series(series, "the time series")
-    if series.ndim > 1:  # one at a time: the transforms of all together would need much memory
-        return np.array([statistical_inefficiency(column) for column in series.T])
-    n_frames = len(series)
-    rho = _autocorrelation(series)
-    pairs = rho[0 : n_frames - 1 : 2] + rho[1:n_frames:2]
-    ends = np.flatnonzero(pairs <= 0)
-    positive = pairs[: ends[0]] if len(ends) else pairs
-    return float(np.clip(-1 + 2 * np.minimum.accumulate(positive).sum(), 1, n_frames / 2))
+    columns = series.reshape(len(series), -1)
+    n_frames = len(columns)
+    fluctuation = columns - columns.mean(axis=0)
+    variance = np.mean(fluctuation**2, axis=0)
+    moves = variance > (1e-14 * np.abs(columns).max(axis=0)) ** 2
+    sums = block_sums(fluctuation)
+    inefficiency = block_inefficiency(sums) * np.sum(sums**2, axis=0) / np.where(moves, n_frames * variance, 1)
+    inefficiency = np.clip(np.where(moves, inefficiency, 1), 1, n_frames / 2)
+    return float(inefficiency[0]) if series.ndim == 1 else inefficiency
 
 
 def error_of_mean(series):
