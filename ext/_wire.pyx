@@ -18,6 +18,7 @@ import numpy as np
 from comitia.errors import PeerError, ProtocolError
 from comitia.protocol import messages
 
+include "powers.pxi"
 include "extras.pxi"
 include "stream.pxi"
 include "conversation.pxi"

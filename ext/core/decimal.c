@@ -135,3 +135,28 @@ size_t decimal_write(const decimal_power *powers, double number, char *to)
     }
     return (size_t)(to - begin);
 }
+
+int decimal_read(const decimal_power *powers, uint64_t digits, int exponent, double *number)
+{
+    static const double TENS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                  1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    if (digits >> (FRACTION_BITS + 1) == 0 && exponent >= -22 && exponent <= 22) { /* one rounding of exact numbers */
+        *number = exponent < 0 ? (double)digits / TENS[-exponent] : (double)digits * TENS[exponent];
+        return 1;
+    }
+    if (digits == 0 || exponent < DECIMAL_LEAST || exponent > DECIMAL_MOST)
+        return 0;
+    const int zeros = __builtin_clzll(digits);
+    const decimal_power power = powers[exponent - DECIMAL_LEAST];
+    /* the product with the power lies within one of this, as the power was rounded up by less than one */
+    const wide low = (wide)(digits << zeros) * power.low, product = (wide)(digits << zeros) * power.high + (low >> 64);
+    const int n_dropped = 127 - FRACTION_BITS - !(product >> 127);
+    const wide half = (wide)1 << (n_dropped - 1), dropped = product & (2 * half - 1);
+    const int biased = n_dropped + log2_of_power10(exponent) - 63 - zeros + EXPONENT_OFFSET;
+    if (dropped + 1 - half <= 2 || biased < 1 || biased >= EXPONENT_MAX - 1)
+        return 0;
+    const uint64_t fraction = (uint64_t)(product >> n_dropped) + (dropped > half); /* with its leading one */
+    const uint64_t bits = ((uint64_t)(biased - 1) << FRACTION_BITS) + fraction;
+    memcpy(number, &bits, sizeof bits);
+    return 1;
+}

@@ -1,4 +1,4 @@
-/* Numbers as text: the shortest decimal that reads back as the same number, as Python's repr writes it. */
+/* Numbers as text: the shortest decimal that reads back as the same number, as Python's repr writes it; and back. */
 #ifndef COMITIA_DECIMAL_H
 #define COMITIA_DECIMAL_H
 
@@ -21,5 +21,11 @@ typedef struct {
  *   powers  IN   [DECIMAL_POWERS], the first of DECIMAL_LEAST
  *   to      OUT  [DECIMAL_LENGTH]                                              */
 size_t decimal_write(const decimal_power *powers, double number, char *to);
+
+/* The number nearest to digits * 10^exponent, as Python's float reads it; 0 where the powers do not settle it (close to
+ * halfway between two numbers, subnormal, too large), which happens seldom: let another reader do these.
+ *   powers  IN   [DECIMAL_POWERS], the first of DECIMAL_LEAST
+ *   number  OUT  what was found where 1 is returned                                                                */
+int decimal_read(const decimal_power *powers, uint64_t digits, int exponent, double *number);
 
 #endif

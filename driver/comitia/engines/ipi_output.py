@@ -10,63 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from comitia.engines.ipi_units import conversion
+from comitia.engines.text_rows import TextRows
 from comitia.errors import SeriesError
 from comitia.units import HARTREE
 
 _HEADER = re.compile(r"^#\s*(?:column\s+(\d+)|cols\.\s*(\d+)-(\d+))\s*-->\s*(\S.*?)\s*(?::\s.*)?$")
 _EXTRAS = re.compile(r"^\s*#EXTRAS\w*\(([^)]*)\)#\s*Step:\s*(\d+)", re.IGNORECASE)
-
-
-def read_lines(path):
-    """Whole lines of a text file: what follows the last end of line, where a program was killed, is left out."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SeriesError(f"{path}: cannot be read ({error}); check the path") from error
-    lines = text.split("\n")
-    return lines[:-1]
-
-
-def numbers(path, lines, places):
-    """Rows of numbers.
-
-    Parameters
-    ----------
-    path : Path, for messages
-    lines : list of str, one row each
-    places : sequence of int, line number in the file of each row, counted from 1
-
-    Returns
-    -------
-    (n_rows, n_columns) array
-
-    Raises
-    ------
-    SeriesError
-        naming file and line, where a row is not numbers, has another length, or holds one that is not finite.
-    """
-    try:
-        rows = np.loadtxt(lines, comments=None, ndmin=2)
-    except ValueError:
-        rows = None
-    if rows is None or len(rows) != len(lines):
-        n_columns = len(lines[0].split())
-        for line, place in zip(lines, places, strict=True):
-            try:
-                found = [float(word) for word in line.split()]
-            except ValueError as error:
-                raise SeriesError(f"{path}, line {place}: {error}; a row must be numbers only") from error
-            if len(found) != n_columns:
-                raise SeriesError(f"{path}, line {place}: {len(found)} numbers, the rows before have {n_columns}")
-        raise SeriesError(f"{path}: cannot be read as rows of numbers; check the file")
-    if not np.isfinite(rows).all():
-        row, column = np.argwhere(~np.isfinite(rows))[0]
-        raise SeriesError(
-            f"{path}, line {places[row]}, column {column + 1}: {rows[row, column]} is not a finite number; "
-            "find out why the run diverged, or remove the frames from there on"
-        )
-    return rows
 
 
 def current_rows(steps):
@@ -161,21 +110,18 @@ def read_properties(path):
     SeriesError
         naming the file and the line.
     """
-    path = Path(path)
-    headers, rows, places = {}, [], []
-    for place, line in enumerate(read_lines(path), 1):
-        match = _HEADER.match(line.rstrip())
+    file = TextRows(path)
+    headers = {}
+    for line in file.header:
+        match = _HEADER.match(line)
         if match:
             first = int(match[1] or match[2])
             headers[first] = (int(match[3]) if match[3] else first, match[4])
-        elif line.strip() and not line.lstrip().startswith("#"):
-            rows.append(line)
-            places.append(place)
     if not headers:
         raise SeriesError(f"{path}: no header `# column 1 --> …`; this is not a property file of i-PI")
-    if not rows:
+    table, _ = file.read()
+    if not len(table):
         raise SeriesError(f"{path}: no frame was written; sample longer")
-    table = numbers(path, rows, places)
     described = 0
     for first, (last, label) in sorted(headers.items()):
         if first != described + 1 or last < first:
@@ -201,7 +147,7 @@ def read_properties(path):
         kept = current_rows(steps)
         steps = steps[kept]
         columns = [Column(c.number, c.label, c.name, c.unit, c.values[kept]) for c in columns]
-    return Properties(path, steps, columns)
+    return Properties(file.path, steps, columns)
 
 
 def read_extras(path):
@@ -213,29 +159,12 @@ def read_extras(path):
     steps : (n_frames,) integer array
     values : (n_frames, n_values) array
     """
-    path = Path(path)
-    steps, rows, places, quantity = [], [], [], None
-    for place, line in enumerate(read_lines(path), 1):
-        match = _EXTRAS.match(line)
-        if match:
-            if len(steps) > len(rows):
-                raise SeriesError(f"{path}, line {place}: step {steps[-1]} has no numbers; remove that frame")
-            quantity = quantity or match[1]
-            if len(match[2]) > 18:
-                raise SeriesError(f"{path}, line {place}: {match[2]} is not a step; the header is damaged")
-            steps.append(int(match[2]))
-        elif line.strip():
-            if len(steps) != len(rows) + 1:
-                raise SeriesError(
-                    f"{path}, line {place}: expected a header `#EXTRAS(…)# Step: …`; give a file of extras with one "
-                    "row of numbers a frame"
-                )
-            rows.append(line)
-            places.append(place)
-    if not rows:
+    file = TextRows(path, stepped=True)
+    header = _EXTRAS.match(file.header[0]) if file.header else None
+    values, steps = file.read()
+    if not len(values):
         raise SeriesError(f"{path}: holds no extras of i-PI; sample longer, or check the file")
-    values = numbers(path, rows, places)
-    steps = np.array(steps[: len(rows)], dtype=np.int64)
+    quantity = header[1] if header else ""
     kept = current_rows(steps)
     return quantity, steps[kept], values[kept]
 

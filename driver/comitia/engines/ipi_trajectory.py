@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from comitia.engines.ipi_output import current_rows, join_beads, numbers, read_lines
+from comitia._text import Rows
+from comitia.engines.ipi_output import current_rows, join_beads
 from comitia.engines.ipi_units import conversion
 from comitia.errors import SeriesError
 
@@ -34,8 +35,16 @@ class Trajectory:
     cell_parameters: np.ndarray
 
 
+def _lines(path):
+    """Whole lines of a text file: what follows the last end of line, where a program was killed, is left out."""
+    try:
+        return Path(path).read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SeriesError(f"{path}: cannot be read ({error}); check the path") from error
+
+
 def _read_xyz(path, bead):
-    lines = read_lines(path)
+    lines = _lines(path)
     try:
         n_atoms = int(lines[0])
     except (IndexError, ValueError) as error:
@@ -65,10 +74,9 @@ def _read_xyz(path, bead):
         if not np.isfinite(cells[index]).all():
             raise SeriesError(f"{path}, line {index * size + 2}: the cell is not finite; find out why the run diverged")
     rows = [line.split(maxsplit=1) for frame in frames for line in frame[2:]]
-    places = [start * size + 3 + atom for start in range(n_frames) for atom in range(n_atoms)]
-    coordinates = numbers(path, [row[1] if len(row) == 2 else "" for row in rows], places)
-    if coordinates.shape[1] != 3:
-        raise SeriesError(f"{path}: {coordinates.shape[1]} numbers an atom in place of 3; give an xyz of i-PI")
+    atoms = iter(row[1] if len(row) == 2 else "?" for row in rows)
+    heads = ("#\n#\n" + "".join(f"{next(atoms)}\n" for _ in range(n_atoms)) for _ in frames)  # lines keep their places
+    coordinates, _ = Rows(path, 3).read("".join(heads).encode())
     kept = current_rows(steps)
     cells[:, :3] *= cell_length
     symbols = [row[0] for row in rows[:n_atoms]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from comitia.engines.ipi_output import numbers
+from comitia.engines.text_rows import TextRows
 from comitia.errors import SeriesError
 
 
@@ -47,25 +47,15 @@ def read_table(path):
     SeriesError
         naming file and line, where a row is not numbers, has another length, or holds one that is not finite.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SeriesError(f"{path}: cannot be read ({error}); check the path") from error
-    names, rows, places = [], [], []
-    for place, line in enumerate(lines, 1):
-        content = line.split("#", 1)[0]
-        if line.startswith("#! FIELDS"):
-            names = line.split()[2:]
-        if content.strip():
-            rows.append(content)
-            places.append(place)
-    if not rows:
+    file = TextRows(path, unended=True)
+    values, _ = file.read()
+    if not len(values):
         raise SeriesError(f"{path}: holds no row of numbers; check the file")
-    values = numbers(path, rows, places)
+    fields = next((line for line in file.header if line.startswith("#! FIELDS")), "")
+    names = fields.split()[2:]
     if names and len(names) != values.shape[1]:
         raise SeriesError(f"{path}: FIELDS names {len(names)} columns, rows have {values.shape[1]}; check the file")
-    return Table(path, names, values)
+    return Table(file.path, names, values)
 
 
 def printed_resolution(path):

@@ -1,0 +1,101 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: freethreading_compatible=True
+"""Numbers from text files of any length."""
+
+from libc.math cimport isfinite
+
+import numpy as np
+
+from comitia.errors import SeriesError
+
+include "powers.pxi"
+
+
+cdef class Rows:
+    """Rows of numbers of one text file, piece by piece.
+
+    Parameters
+    ----------
+    path : of the file, for messages
+    n_columns : int, numbers in every row
+    stepped : bool
+        whether a comment with `Step: N` stands before every row
+    """
+
+    cdef object path
+    cdef bint stepped
+    cdef text_rows rows
+
+    def __init__(self, path, Py_ssize_t n_columns, bint stepped=False):
+        self.path, self.stepped = path, stepped
+        self.rows.n_columns, self.rows.line, self.rows.step = n_columns, 1, ROWS_UNKNOWN_STEP
+
+    def read(self, bytes text not None):
+        """Rows in the next whole lines of the file.
+
+        Returns
+        -------
+        values : (n_rows, n_columns) array
+        steps : (n_rows,) integer array, or None where they are not announced
+
+        Raises
+        ------
+        SeriesError
+            naming file and line, where a row is not numbers, has another length, holds one that is not finite, or has
+            no step.
+        """
+        cdef Py_ssize_t n_lines = text.count(b"\n")
+        if not text.endswith(b"\n"):
+            raise SeriesError(f"{self.path}, line {self.rows.line + n_lines}: the line has no end; remove it")
+        values = np.empty((n_lines, self.rows.n_columns))
+        steps = np.empty(n_lines, dtype=np.int64) if self.stepped else None
+        cdef double[:, ::1] value_view = values
+        cdef int64_t[::1] step_view = steps
+        self.rows.values = &value_view[0, 0]
+        self.rows.steps = &step_view[0] if self.stepped else NULL
+        self.rows.n_rows = 0
+        self.rows.at = text
+        self.rows.end = self.rows.at + len(text)
+        cdef rows_status status
+        while True:
+            with nogil:
+                status = rows_read(powers, &self.rows)
+            if status != ROWS_WORD:
+                break
+            value_view[self.rows.n_rows, self.rows.column] = self.word()
+            self.rows.column += 1
+        if status != ROWS_END:
+            if status == ROWS_LONG:
+                self.rows.column += len(self.rows.at[: self.rows.end - self.rows.at].split(b"\n", 1)[0].split())
+            self.refuse(status)
+        return values[: self.rows.n_rows], steps[: self.rows.n_rows] if self.stepped else None
+
+    cdef double word(self) except? -1:
+        """A number that the fast reader leaves to Python, or the reason why it is none."""
+        cdef bytes word = self.rows.word[: self.rows.word_end - self.rows.word]
+        shown = word.decode(errors="replace")
+        cdef double value
+        try:
+            value = float(word.replace(b"_", b"?"))
+        except ValueError:
+            raise SeriesError(
+                f"{self.path}, line {self.rows.line}: could not read {shown[:40]!r}; a row must be numbers only"
+            ) from None
+        if not isfinite(value):
+            raise SeriesError(
+                f"{self.path}, line {self.rows.line}, column {self.rows.column + 1}: {shown[:40]} is not a finite "
+                "number; find out why the run diverged, or remove the frames from there on"
+            )
+        return value
+
+    cdef refuse(self, rows_status status):
+        where = f"{self.path}, line {self.rows.line}: "
+        if status in (ROWS_SHORT, ROWS_LONG):
+            raise SeriesError(f"{where}{self.rows.column} numbers, the rows before have {self.rows.n_columns}")
+        if status == ROWS_NO_NUMBERS:
+            raise SeriesError(f"{where}step {self.rows.step} has no numbers; remove that frame")
+        if status == ROWS_DAMAGED_STEP:
+            raise SeriesError(f"{where}not a step; the header is damaged")
+        raise SeriesError(
+            f"{where}expected a header `#EXTRAS(…)# Step: …`; give a file of extras with one row of numbers a frame"
+        )
