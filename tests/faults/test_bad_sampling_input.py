@@ -70,6 +70,11 @@ def test_a_truncated_input(folder, length):
         (NVE.replace("<latency>", "<batch_size> 0 </batch_size> <latency>").encode(), "batches of 0 structures"),
         (NVE.replace("init.xyz </file>", "gone.xyz </file>").encode(), "gone.xyz is not there"),
         (NVE.replace("<file mode='xyz'> init.xyz </file>", "").encode(), "no <initialize>"),
+        (NVE.replace("forcefield='comitia'", "forcefield='other'").encode(), "names no force field"),
+        (
+            NVE.replace("extra_type='committee_pot'", "extra_type='committee'").encode(),
+            "'committee', at which i-PI ends",
+        ),
     ],
 )
 def test_an_input_that_cannot_be_used(folder, text, sentence):
@@ -148,9 +153,10 @@ def test_templates_are_precise_and_quick(path):
 
 def test_settings_that_cost_precision_or_time_are_pointed_out(folder):
     text = NVE.replace("1e-4 </latency>", "1e-2 </latency> <batch_size> 3 </batch_size>")
+    text = re.sub("<checkpoint.*?/>", "", text)
     (folder / "nve.xml").write_text(text.replace("floatformat='%24.16e'", ""))
     said = " ".join(IpiInput(folder / "nve.xml").warnings())
-    for word in ("floatformat", "sleeps 0.01 s", "batches of 3"):
+    for word in ("floatformat", "sleeps 0.01 s", "batches of 3", "no <checkpoint>"):
         assert word in said
 
 

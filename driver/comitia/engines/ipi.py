@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from comitia.engines import run_folder
+from comitia.engines.check_input import input_findings
 from comitia.engines.composed import load_potential, needs_workers, potential_hash
 from comitia.engines.ipi_input import IpiInput
 from comitia.engines.ipi_processes import LostError, Processes, remove_orphaned_sockets
@@ -24,6 +25,7 @@ from comitia.engines.ipi_structure import read_initial_structure
 from comitia.engines.progress import Progress, StepCounter
 from comitia.errors import ComitiaError, PeerError, SettingsError, StoppedBySignal
 from comitia.files import write_atomic, write_json
+from comitia.findings import REFUSAL
 from comitia.potential.source import refuse_corrections
 from comitia.threads import available_cores, default_threads
 
@@ -152,8 +154,10 @@ def sample(
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--directory {folder}: is not a folder; name another")
     given = run.structure_file()
+    initial = None
     if given is not None and given[1] != "chk":
-        read_initial_structure(given[0], potential.species)  # refused before there is a folder
+        initial = read_initial_structure(given[0], potential.species)  # refused before there is a folder
+    _act_on_findings(input_findings(run, initial, potential, str(model_path)))
     folder.mkdir(parents=True, exist_ok=True)
     with run_folder.to_ourselves(folder) as lock:
         template, atoms = _template(run, folder, potential.species)
@@ -181,8 +185,6 @@ def sample(
             log.info("%s: finished already, step %d of %d", folder, first_step, total_steps)
             earlier = run_folder.read_record(folder)
             return _written(folder, report | {"seconds": 0.0} | earlier | {"status": "finished"})
-        for sentence in run.warnings():
-            log.warning("%s", sentence)
         run_folder.remove_exit_file(folder, "left by an earlier run")
         n_threads = n_threads or max(1, default_threads() // (clients * len(run.sockets)))
         n_clients = clients * len(run.sockets)
@@ -198,6 +200,14 @@ def sample(
         return _Sampling(folder, run, options, report, partial(Processes, find_ipi(), folder, lock, stall)).finish(
             state, progress
         )
+
+
+def _act_on_findings(findings):
+    """Say what is only a warning; the first refusal ends it before anything has been started."""
+    for finding in findings:
+        if finding.severity == REFUSAL:
+            raise SettingsError(finding.sentence)
+        log.warning("%s", finding.sentence)
 
 
 def _written(folder, report):

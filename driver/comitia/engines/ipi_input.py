@@ -248,6 +248,11 @@ class IpiInput:
                 f"{self.path}: floatformat {self.float_format!r} keeps too few digits of the members' energies; "
                 "write <simulation floatformat='%24.16e'>"
             )
+        if self.root.find("output") is not None and self.root.find("output/checkpoint") is None:
+            said.append(
+                f"{self.path}: <output> has no <checkpoint>, so that a run that is killed begins anew; add "
+                "<checkpoint filename='checkpoint' stride='200' overwrite='True'/>"
+            )
         n_structures = self.n_beads * self.n_systems
         for socket in self.sockets:
             if socket.latency > LONGEST_LATENCY:
