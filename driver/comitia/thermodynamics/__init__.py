@@ -1,9 +1,19 @@
 """Averages with their errors: reweighting to every committee member, correlated data, free energies."""
 
+from comitia.thermodynamics.both_ends import perturb_both_ends
+from comitia.thermodynamics.corrected import (
+    CalibrationTest,
+    calibration_test,
+    corrected_profile,
+    difference,
+    difference_of_states,
+    reweight_to_reference,
+)
 from comitia.thermodynamics.perturbation import FreeEnergyDifference, perturb
 from comitia.thermodynamics.profiles import Profile, profile
 from comitia.thermodynamics.resampling import Estimate, bootstrap, error_of_sum, estimate
 from comitia.thermodynamics.reweighting import Average, reweight
+from comitia.thermodynamics.selection import stratified_frames, uncorrelated_frames
 from comitia.thermodynamics.time_series import (
     block_sums,
     blocked_errors,
@@ -14,18 +24,27 @@ from comitia.thermodynamics.time_series import (
 
 __all__ = [
     "Average",
+    "CalibrationTest",
     "Estimate",
     "FreeEnergyDifference",
     "Profile",
     "block_sums",
     "blocked_errors",
     "bootstrap",
+    "calibration_test",
+    "corrected_profile",
+    "difference",
+    "difference_of_states",
     "equilibration",
     "error_of_mean",
     "error_of_sum",
     "estimate",
     "perturb",
+    "perturb_both_ends",
     "profile",
     "reweight",
+    "reweight_to_reference",
     "statistical_inefficiency",
+    "stratified_frames",
+    "uncorrelated_frames",
 ]

@@ -1,0 +1,124 @@
+"""Averages, profiles and differences carried to a reference, the test of the calibration, and the choice of frames."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.signal import lfilter
+
+from comitia.errors import SeriesError, UsageError
+from comitia.thermodynamics import (
+    calibration_test,
+    corrected_profile,
+    difference_of_states,
+    profile,
+    reweight_to_reference,
+    stratified_frames,
+    uncorrelated_frames,
+)
+from comitia.units import KB
+
+TEMPERATURE = 300.0
+KT = KB * TEMPERATURE
+
+
+def test_an_average_under_the_reference_covers_as_often_as_it_claims():
+    """<x²> of an oscillator with another force constant, from frames of the first."""
+    z = []
+    for seed in range(300):
+        x = np.random.default_rng(seed).normal(size=400)
+        energy = 0.5 * KT * x**2
+        found = reweight_to_reference(x**2, energy, 1.3 * energy, TEMPERATURE)
+        z.append((found.mean - 1 / 1.3) / found.statistical_error)
+    assert abs(np.mean(z)) < 0.25
+    assert 0.85 < np.var(z) < 1.2
+    assert found.verdict == "reliable"
+    assert found.as_dict("Å²")["committee_error"] is None
+    assert reweight_to_reference(np.ones(400), energy, 1.3 * energy, TEMPERATURE).verdict == "exact"
+    with pytest.raises(SeriesError, match="400 frames"):
+        reweight_to_reference(np.ones(40), energy, 1.3 * energy, TEMPERATURE)
+
+
+def test_a_profile_is_carried_to_the_reference():
+    """A double well that the reference tilts: F_ref(x) = F(x) + tilt x, up to a constant, bin by bin."""
+    rng = np.random.default_rng(1)
+    x = rng.choice([-1.0, 1.0], size=40_000) + 0.25 * rng.normal(size=40_000)
+    y = rng.normal(size=40_000)
+    model = 0.5 * KT * y**2
+    reference = model + 0.5 * KT * x + 0.3 * KT * y
+    edges = np.linspace(-1.6, 1.6, 17)
+    of_model = profile(x, edges, model[:, None], TEMPERATURE)
+    few = slice(None, None, 40)
+    found = corrected_profile(of_model, x[few], edges, model[few], reference[few], TEMPERATURE)
+    shift = found.value - of_model.value - 0.5 * KT * found.x
+    seen = np.isfinite(shift) & (found.statistical_error < 0.1 * KT)
+    assert seen.sum() >= 10
+    assert_allclose(shift[seen] - np.median(shift[seen]), 0, atol=0.3 * KT)
+    z = (shift - np.median(shift[seen]))[seen] / found.statistical_error[seen]
+    assert np.sqrt(np.mean(z**2)) < 1.7
+    assert found.committee_error is None
+
+
+def test_two_states_of_one_trajectory():
+    """The constant drops out, and the error covers as often as it claims while the states come and go."""
+    z = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        common = lfilter([1], [1, -0.8], 0.6 * rng.normal(size=2_200))[200:]
+        state = np.cumsum(rng.random(2_000) < 0.02) % 2
+        model = 0.5 * KT * common**2
+        reference = model + KT * (0.4 * common + 0.2 * state) - 1.0e4
+        found = difference_of_states(model, reference, TEMPERATURE, state)
+        z.append((found.delta_f - 0.2 * KT) / found.error)
+    assert abs(np.mean(z)) < 0.4
+    assert 0.6 < np.var(z) < 1.5
+    with pytest.raises(UsageError, match="1, 0 or -1"):
+        difference_of_states(model, reference, TEMPERATURE, state + 1)
+
+
+@pytest.mark.parametrize(("alpha", "share"), [(1.0, 0.05), (0.2, 1.0)])
+def test_the_reference_is_one_more_member(alpha, share):
+    """Where members and reference come from one distribution the test refuses 5 %; with members too alike, most."""
+    refused = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=300)
+        model = 0.5 * KT * x**2
+        members = model[:, None] + alpha * 0.2 * KT * _centred(rng.normal(size=8)) + 0 * x[:, None]
+        reference = model + 0.2 * KT * rng.normal() + 0.05 * KT * x
+        found = calibration_test(members, model, reference, TEMPERATURE)
+        refused += found.verdict == "inconsistent"
+    assert refused / 300 == pytest.approx(share, abs=0.035) or (share == 1.0 and refused / 300 > 0.5)
+    assert found.as_dict()["spread"] == pytest.approx(found.members.std(ddof=1))
+    with pytest.raises(SeriesError, match="two members"):
+        calibration_test(model[:, None], model, reference, TEMPERATURE)
+
+
+def _centred(values):
+    return values - values.mean()
+
+
+def test_uncorrelated_frames_are_as_far_apart_as_the_correlation_asks():
+    x = lfilter([1], [1, -0.9], np.random.default_rng(1).normal(size=20_000))
+    chosen = uncorrelated_frames(x, first=0)
+    assert len(chosen) == pytest.approx(20_000 / 19, rel=0.2)
+    assert (np.diff(chosen) >= 14).all()
+    fifty = uncorrelated_frames(x, n_frames=50)
+    assert len(fifty) == 50
+    assert np.ptp(np.diff(fifty)) <= 1
+    assert len(uncorrelated_frames(x, n_frames=10**6, first=0)) == len(chosen)
+    approach = np.r_[np.linspace(30, 0, 500), np.random.default_rng(2).normal(size=1500)]
+    assert uncorrelated_frames(approach, n_frames=20)[0] > 350
+
+
+def test_stratified_frames_stand_for_all():
+    x = np.random.default_rng(1).normal(size=5_000)
+    edges = np.linspace(-3, 3, 7)
+    indices, weights = stratified_frames(x, 60, edges)
+    assert len(indices) == 60
+    assert (np.diff(indices) > 0).all()
+    counts = np.histogram(x[indices], edges)[0]
+    assert counts.min() >= 9
+    assert weights.sum() == np.histogram(x, edges)[0].sum()
+    assert weights @ x[indices] ** 2 / weights.sum() == pytest.approx(0.97, abs=0.1)
+    with pytest.raises(UsageError, match="for 6 bins"):
+        stratified_frames(x, 3, edges)
