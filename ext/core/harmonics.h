@@ -7,6 +7,8 @@
 #ifndef COMITIA_HARMONICS_H
 #define COMITIA_HARMONICS_H
 
+#include <math.h>
+
 #include "lanes.h"
 
 typedef struct {
@@ -81,26 +83,54 @@ INLINE void harmonics_tangent(const harmonics_table *table, int l_max, const har
     }
 }
 
-/* Rows of four for every lm: the gradient with respect to the unit vector, before it is made tangential, and Y_lm. */
-INLINE void harmonics_gradient(const harmonics_table *table, int l_max, const harmonics_parts *part, lanes *rows)
+/* Unit vectors along increasing theta (cosine z, sine z, -rho) and phi (-sine, cosine, 0) at points of the unit sphere;
+ * at the poles, phi is 0. */
+typedef struct {
+    lanes cosine, sine, rho;
+} harmonics_frame;
+
+INLINE harmonics_frame harmonics_frame_at(lanes x, lanes y)
 {
+    harmonics_frame frame;
+    for (int v = 0; v < LANES; v++) {
+        const real rho = (real)sqrt(x[v] * x[v] + y[v] * y[v]);
+        const int at_pole = rho < (real)1e-18;
+        frame.rho[v] = rho;
+        frame.cosine[v] = at_pole ? 1 : x[v] / rho;
+        frame.sine[v] = at_pole ? 0 : y[v] / rho;
+    }
+    return frame;
+}
+
+/* Rows of three for every lm: the derivatives of Y_lm along theta and phi, and Y_lm. With rho^m in Y_lm, none of them
+ * is divided by rho. */
+INLINE void harmonics_gradient(const harmonics_table *table, int l_max, const harmonics_parts *part,
+                               const harmonics_frame *frame, lanes z, lanes *rows)
+{
+    lanes cosine[L_MAX + 2], sine[L_MAX + 2]; /* of m phi, times rho^(m - 1) */
+    const lanes x = frame->rho * frame->cosine, y = frame->rho * frame->sine;
+    cosine[1] = frame->cosine;
+    sine[1] = frame->sine;
+    for (int m = 1; m < l_max; m++) {
+        cosine[m + 1] = x * cosine[m] - y * sine[m];
+        sine[m + 1] = x * sine[m] + y * cosine[m];
+    }
     for (int l = 0; l <= l_max; l++) {
-        lanes *plus = rows + 4 * (l * l + l), *minus = plus;
-        plus[0] = plus[1] = (lanes){0};
-        plus[2] = (real)table->slope[l][0] * part->q[l][1];
-        plus[3] = part->q[l][0];
+        lanes *plus = rows + 3 * (l * l + l), *minus = plus;
+        plus[0] = -(real)table->slope[l][0] * part->q[l][1] * frame->rho;
+        plus[1] = (lanes){0};
+        plus[2] = part->q[l][0];
         for (int m = 1; m <= l; m++) {
-            const lanes q = (real)m * part->q[l][m], slope = (real)table->slope[l][m] * part->q[l][m + 1];
-            plus += 4;
-            minus -= 4;
-            plus[0] = q * part->cosine[m - 1];
-            plus[1] = -q * part->sine[m - 1];
-            plus[2] = slope * part->cosine[m];
-            plus[3] = part->q[l][m] * part->cosine[m];
-            minus[0] = q * part->sine[m - 1];
-            minus[1] = q * part->cosine[m - 1];
-            minus[2] = slope * part->sine[m];
-            minus[3] = part->q[l][m] * part->sine[m];
+            const lanes phi = (real)m * part->q[l][m], value = frame->rho * part->q[l][m];
+            const lanes theta = z * phi - frame->rho * frame->rho * ((real)table->slope[l][m] * part->q[l][m + 1]);
+            plus += 3;
+            minus -= 3;
+            plus[0] = theta * cosine[m];
+            plus[1] = -phi * sine[m];
+            plus[2] = value * cosine[m];
+            minus[0] = theta * sine[m];
+            minus[1] = phi * cosine[m];
+            minus[2] = value * sine[m];
         }
     }
 }

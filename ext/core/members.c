@@ -10,10 +10,11 @@ enum {
     TILE = 2,                     /* registers of members side by side */
     TOGETHER = LANES < 8 ? 1 : 2, /* neighbours side by side */
     CHUNK = LANES < 8 ? 5 : 13,   /* terms whose adjoints stay in registers */
-    N_TABLE = 4                   /* gradient of a harmonic, and itself */
+    SIDE_BY_SIDE = 2,             /* harmonics */
+    N_TABLE = 3                   /* gradient of a harmonic along theta and phi, and itself */
 };
 
-#define UNROLLED(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
+#define UNROLLED(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
 
 struct member_worker {
     environment env[LANES];
@@ -143,39 +144,56 @@ INLINE void fill_slots(const member_program *program, int species, const lanes *
     }
 }
 
-/* All harmonics of one l: adds what they give to the sums of `together` neighbours from the lane on that radial
- * functions, slopes and table begin with. */
+/* `n_m` harmonics of one l from those on that slots and table begin with: adds what they give to the sums of
+ * `together` neighbours from the lane on that radial functions, slopes and table begin with. */
+INLINE void gradient_of_m(const double *radial, const double *slope, const int32_t *function, int n_functions,
+                          const lanes *slots, const double *table, const int n_m, const int together, const int width,
+                          lanes *sum)
+{
+    lanes value[SIDE_BY_SIDE * TOGETHER * TILE], derivative[SIDE_BY_SIDE * TOGETHER * TILE];
+    UNROLLED (i, n_m * together * width)
+        value[i] = derivative[i] = (lanes){0};
+    for (int f = 0; f < n_functions; f++) {
+        const size_t of = (size_t)function[f] * LANES;
+        UNROLLED (m, n_m)
+            UNROLLED (i, width) {
+                const lanes slot = slots[(m * n_functions + f) * width + i];
+                UNROLLED (j, together) {
+                    value[(m * together + j) * width + i] += radial[of + j] * slot;
+                    derivative[(m * together + j) * width + i] += slope[of + j] * slot;
+                }
+            }
+    }
+    UNROLLED (m, n_m)
+        UNROLLED (j, together)
+            UNROLLED (i, width) {
+                const double *row = table + m * N_TABLE * LANES + j;
+                UNROLLED (a, 2)
+                    sum[(j * N_TABLE + a) * width + i] += row[a * LANES] * value[(m * together + j) * width + i];
+                sum[(j * N_TABLE + 2) * width + i] += row[2 * LANES] * derivative[(m * together + j) * width + i];
+            }
+}
+
+/* The same for all harmonics of one l. */
 INLINE void gradient_of_l(const double *radial, const double *slope, const int32_t *function, int n_functions, int l,
                           const lanes *slots, const double *table, const int together, const int width, lanes *sum)
 {
     lanes total[TOGETHER * N_TABLE * TILE];
     UNROLLED (i, together * N_TABLE * width)
         total[i] = sum[i];
-    for (int m = 0; m < 2 * l + 1; m++, table += N_TABLE * LANES, slots += n_functions * width) {
-        lanes value[TOGETHER * TILE], derivative[TOGETHER * TILE];
-        UNROLLED (i, together * width)
-            value[i] = derivative[i] = (lanes){0};
-        for (int f = 0; f < n_functions; f++) {
-            const size_t of = (size_t)function[f] * LANES;
-            UNROLLED (i, width)
-                UNROLLED (j, together) {
-                    value[j * width + i] += radial[of + j] * slots[f * width + i];
-                    derivative[j * width + i] += slope[of + j] * slots[f * width + i];
-                }
-        }
-        UNROLLED (j, together)
-            UNROLLED (i, width) {
-                UNROLLED (a, 3)
-                    total[(j * N_TABLE + a) * width + i] += table[a * LANES + j] * value[j * width + i];
-                total[(j * N_TABLE + 3) * width + i] += table[3 * LANES + j] * derivative[j * width + i];
-            }
-    }
+    int m = 0;
+    for (; m + SIDE_BY_SIDE <= 2 * l + 1; m += SIDE_BY_SIDE)
+        gradient_of_m(radial, slope, function, n_functions, slots + m * n_functions * width,
+                      table + m * N_TABLE * LANES, SIDE_BY_SIDE, together, width, total);
+    for (; m < 2 * l + 1; m++)
+        gradient_of_m(radial, slope, function, n_functions, slots + m * n_functions * width,
+                      table + m * N_TABLE * LANES, 1, together, width, total);
     UNROLLED (i, together * N_TABLE * width)
         sum[i] = total[i];
 }
 
-/* Neighbours [v, end) of block b, which are of one species: sum[lane][x y z r], the parts of dE/dr_ij, see
- * harmonics_gradient. */
+/* Neighbours [begin, end) of block b, which are of one species: sum[lane][theta phi r], the parts of dE/dr_ij before
+ * the first two are divided by r. */
 INLINE void block_gradient(const descriptor *d, const environment *env, int b, int begin, int end,
                            const int32_t *function_start, const int32_t *function, const lanes *slots,
                            const lanes *table, const int width, lanes *sum)
@@ -204,18 +222,20 @@ typedef struct {
 } destination;
 
 /* dE/dr_ij of the neighbour in lane v from its parts, added to the sums of the centre and to the neighbour's force. */
-INLINE void add_neighbour(const environment *env, int b, int v, const lanes *part, const destination *to,
-                          const int width, lanes *own, lanes *virial)
+INLINE void add_neighbour(const environment *env, const harmonics_frame *frame, int b, int v, const lanes *part,
+                          const destination *to, const int width, lanes *own, lanes *virial)
 {
     const double r = env->distance[b][v], inverse_r = env->inverse_r[b][v], core = env->core_slope[b][v];
+    const double cosine = frame->cosine[v] * inverse_r, sine = frame->sine[v] * inverse_r;
     const double unit[3] = {env->unit[3 * b][v], env->unit[3 * b + 1][v], env->unit[3 * b + 2][v]};
+    const double theta[3] = {unit[2] * cosine, unit[2] * sine, -frame->rho[v] * inverse_r};
     lanes *force = to->forces + 3 * (size_t)env->index[b * LANES + v] * to->stride;
     UNROLLED (i, width) {
-        const lanes x = part[i], y = part[width + i], z = part[2 * width + i];
-        const lanes along =
-            part[3 * width + i] + core * to->core[i] - inverse_r * (unit[0] * x + unit[1] * y + unit[2] * z);
-        const lanes gradient[3] = {inverse_r * x + unit[0] * along, inverse_r * y + unit[1] * along,
-                                   inverse_r * z + unit[2] * along};
+        const lanes along_theta = part[i], along_phi = part[width + i],
+                    along_r = part[2 * width + i] + core * to->core[i];
+        const lanes gradient[3] = {theta[0] * along_theta - sine * along_phi + unit[0] * along_r,
+                                   theta[1] * along_theta + cosine * along_phi + unit[1] * along_r,
+                                   theta[2] * along_theta + unit[2] * along_r};
         UNROLLED (a, 3) {
             own[a * width + i] += gradient[a];
             force[a * to->stride + i] -= gradient[a];
@@ -240,7 +260,8 @@ INLINE void centre_forces(const descriptor *d, const member_program *program, co
         harmonics_parts parts;
         harmonics_parts_of(&d->harmonics, d->l_max, env->unit[3 * b], env->unit[3 * b + 1], env->unit[3 * b + 2],
                            &parts);
-        harmonics_gradient(&d->harmonics, d->l_max, &parts, w->table);
+        const harmonics_frame frame = harmonics_frame_at(env->unit[3 * b], env->unit[3 * b + 1]);
+        harmonics_gradient(&d->harmonics, d->l_max, &parts, &frame, env->unit[3 * b + 2], w->table);
         for (int v = 0, end; v < count; v = end) {
             if (species[v] != last_species)
                 fill_slots(program, species[v], adjoint, width, w->slots);
@@ -251,7 +272,7 @@ INLINE void centre_forces(const descriptor *d, const member_program *program, co
                            program->function, w->slots, w->table, width, sum);
         }
         for (int v = 0; v < count; v++)
-            add_neighbour(env, b, v, sum + v * N_TABLE * width, to, width, own, virial);
+            add_neighbour(env, &frame, b, v, sum + v * N_TABLE * width, to, width, own, virial);
     }
     for (int a = 0; a < 3; a++)
         for (int i = 0; i < width; i++)
