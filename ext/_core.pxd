@@ -160,10 +160,18 @@ cdef extern from "members.h" nogil:
         const int32_t *source_component
         const double *source_factor
         int most_slots
+    ctypedef struct member_evaluation:
+        size_t n_columns
+        const double *weights
+        const double *core
+        const double *first
+        double *forces
+        double *virials
+        double *atomic_energies
+        double *sums
     void member_evaluator_free(member_evaluator *e)
     int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
-                         const structure *structures, int n_threads, size_t n_columns, const double *weights,
-                         const double *core, double *forces, double *virials)
+                         const structure *structures, int n_threads, const member_evaluation *what)
 
 
 cdef extern from "incremental.h" nogil:

@@ -1,5 +1,6 @@
 cdef class MemberKernel:
-    """Forces of all members of a committee at once; immutable, so that any number of threads may share it.
+    """Energy of the first member and forces of all members of a committee at once; immutable, so that any number of
+    threads may share it.
 
     Parameters
     ----------
@@ -12,7 +13,7 @@ cdef class MemberKernel:
     cdef Kernel kernel
     cdef member_program p
     cdef object kept
-    cdef const double[::1] weights, core
+    cdef const double[::1] weights, core, first
     cdef readonly Py_ssize_t n_members, n_columns
 
     def __cinit__(self, Kernel kernel not None, program, weights, core):
@@ -27,6 +28,7 @@ cdef class MemberKernel:
         aligned = _aligned(rows.size)
         aligned[: rows.size] = rows.ravel()
         self.weights = aligned
+        self.first = np.array(weights[0], float).ravel()
         aligned = _aligned(self.n_columns)
         aligned[: self.n_members] = core
         self.core = aligned
@@ -59,24 +61,38 @@ cdef class MemberKernel:
         return &view[0]
 
     def evaluate(self, Batch batch not None, int n_threads=1):
-        """Forces and virials of every member.
+        """Forces and virials of every member, energies of the first, and summed features.
 
         Returns
         -------
-        forces : (n_atoms, 3, n_members) array, eV/Å
-        virials : (n_structures, 3, 3, n_members) array, eV
+        dict of `atomic_energies` (n_atoms,), their sums `energies` (n_structures,), `sums` (n_structures, n_species,
+        n_features), `forces` (n_atoms, 3, n_members), `virials` (n_structures, 3, 3, n_members), eV and Å; `finite`:
+        whether all energies and forces are.
         """
+        cdef member_evaluation what
         cdef int status
+        cdef double[::1] energies = np.empty(batch.n_atoms + 1)
+        cdef double[:, :, ::1] sums = np.empty((batch.n_structures + 1, self.kernel.n_species, self.kernel.n_features))
         cdef double[:, :, ::1] forces = np.empty((batch.n_atoms + 1, 3, self.n_columns))
         cdef double[:, :, :, ::1] virials = np.empty((batch.n_structures + 1, 3, 3, self.n_columns))
         self.kernel.check(batch, n_threads)
+        what.n_columns, what.weights, what.core = self.n_columns, &self.weights[0], &self.core[0]
+        what.first = &self.first[0]
+        what.atomic_energies, what.sums = &energies[0], &sums[0, 0, 0]
+        what.forces, what.virials = &forces[0, 0, 0], &virials[0, 0, 0, 0]
         batch.busy = 1
         with nogil:
             status = evaluate_members(&batch.members, &self.kernel.d, &self.p, batch.n_structures, batch.structures,
-                                      n_threads, self.n_columns, &self.weights[0], &self.core[0],
-                                      &forces[0, 0, 0], &virials[0, 0, 0, 0])
+                                      n_threads, &what)
         batch.busy = 0
         if status:
             raise MemoryError(f"no memory left for the members' forces on {batch.n_atoms} atoms; use smaller batches")
-        return (np.asarray(forces)[: batch.n_atoms, :, : self.n_members],
-                np.asarray(virials)[: batch.n_structures, :, :, : self.n_members])
+        return {
+            "atomic_energies": np.asarray(energies)[: batch.n_atoms],
+            "energies": batch.summed(energies),
+            "sums": np.asarray(sums)[: batch.n_structures],
+            "forces": np.asarray(forces)[: batch.n_atoms, :, : self.n_members],
+            "virials": np.asarray(virials)[: batch.n_structures, :, :, : self.n_members],
+            "finite": bool(linear_finite(batch.n_atoms, what.atomic_energies) and
+                           linear_finite(3 * batch.n_atoms * self.n_columns, what.forces)),
+        }

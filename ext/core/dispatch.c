@@ -114,16 +114,14 @@ void member_evaluator_free(member_evaluator *e)
 }
 
 int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
-                     const structure *structures, int n_threads, size_t n_columns, const double *weights,
-                     const double *core, double *forces, double *virials)
+                     const structure *structures, int n_threads, const member_evaluation *what)
 {
     const kernels *copy = kernels_in_use();
     if (e->made_by != copy) {
         member_evaluator_free(e);
         e->made_by = copy;
     }
-    return copy->forces_of_members(e, d, program, n_structures, structures, n_threads, n_columns, weights, core, forces,
-                                   virials);
+    return copy->forces_of_members(e, d, program, n_structures, structures, n_threads, what);
 }
 
 int linear_finite(size_t n, const double *values)

@@ -19,7 +19,7 @@ struct kernels {
     int (*finite)(size_t, const double *);
     void (*free_members)(member_evaluator *);
     int (*forces_of_members)(member_evaluator *, const descriptor *, const member_program *, size_t, const structure *,
-                             int, size_t, const double *, const double *, double *, double *);
+                             int, const member_evaluation *);
 };
 typedef struct kernels kernels;
 

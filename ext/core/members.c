@@ -18,7 +18,8 @@ enum {
 
 struct member_worker {
     environment env[LANES];
-    lanes *terms; /* [n_terms + 1] of a block of centres */
+    lanes *terms;             /* [n_terms + 1] of a block of centres */
+    lanes *features, *walked; /* [n_features] in the order of the walk; [n_terms of the descriptor] */
     real *A;
     lanes *adjoint;           /* [LANES][n_components][TILE] of each centre */
     lanes *slots;             /* [most_slots][TILE] */
@@ -32,7 +33,7 @@ static void worker_free(member_worker *w)
 {
     for (int v = 0; v < LANES; v++)
         environment_free(&w->env[v]);
-    void *arrays[] = {w->terms, w->A, w->adjoint, w->slots, w->table, w->forces, w->virials};
+    void *arrays[] = {w->terms, w->features, w->walked, w->A, w->adjoint, w->slots, w->table, w->forces, w->virials};
     for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
         free(arrays[a]);
     *w = (member_worker){0};
@@ -43,7 +44,9 @@ void member_evaluator_free(member_evaluator *e)
     for (int t = 0; t < e->n_workers; t++)
         worker_free(&e->workers[t]);
     free(e->workers);
+    free(e->coefficients);
     blocks_free(&e->blocks);
+    parts_free(&e->parts);
     *e = (member_evaluator){0};
 }
 
@@ -52,16 +55,19 @@ static int worker_prepare(member_worker *w, const descriptor *d, const member_pr
     if (w->ready)
         return 0;
     const size_t n_lm = (size_t)(d->l_max + 1) * (d->l_max + 1);
-    size_t none[5] = {0}, *n = &w->n_allocations;
+    size_t none[7] = {0}, *n = &w->n_allocations;
     if (reserve((void **)&w->terms, &none[0], program->n_terms + 1, sizeof(lanes), n) ||
         reserve((void **)&w->A, &none[1], LANES * density_stride(d, 1), sizeof(real), n) ||
         reserve((void **)&w->adjoint, &none[2], d->n_components + 1, LANES * TILE * sizeof(lanes), n) ||
         reserve((void **)&w->slots, &none[3], program->most_slots + 1, TILE * sizeof(lanes), n) ||
-        reserve((void **)&w->table, &none[4], n_lm, N_TABLE * sizeof(lanes), n)) {
+        reserve((void **)&w->table, &none[4], n_lm, N_TABLE * sizeof(lanes), n) ||
+        reserve((void **)&w->features, &none[5], d->n_features, sizeof(lanes), n) ||
+        reserve((void **)&w->walked, &none[6], d->n_terms, sizeof(lanes), n)) {
         worker_free(w);
         return OUT_OF_MEMORY;
     }
     memset(w->terms, 0, (program->n_terms + 1) * sizeof(lanes));
+    memset(w->walked, 0, d->n_terms * sizeof(lanes));
     w->terms[program->n_terms] = (lanes){0} + 1.0;
     w->ready = 1;
     return 0;
@@ -306,11 +312,43 @@ INLINE void block_members(const member_evaluator *e, const descriptor *d, const 
     }
 }
 
-static int evaluate_block(const member_evaluator *e, const descriptor *d, const member_program *program,
-                          member_worker *w, const structure *structures, int64_t block, size_t n_columns,
-                          const double *weights, const double *core)
+/* Features of the block of centres in w->env and w->terms: energies of the first column, and sums. */
+static void block_features(const member_evaluator *e, const descriptor *d, member_worker *w, const part *one,
+                           int64_t block, const member_evaluation *what)
 {
-    const size_t n_registers = n_columns / LANES;
+    const int species = e->blocks.species[block];
+    const double *weight = e->coefficients + (size_t)species * d->n_features;
+    lanes energy = {0};
+    memcpy(w->walked, w->terms, d->n_components * sizeof(lanes));
+    memset(w->features, 0, d->n_features * sizeof(lanes));
+    correlations_evaluate(d, w->walked, NULL, w->features, NULL, NULL);
+    for (int place = 0; place < d->n_features; place++)
+        energy += weight[place] * w->features[place];
+    for (int v = 0, end; v < e->blocks.count[block]; v = end) { /* centres of one structure */
+        const int64_t first = e->blocks.first[block];
+        const int32_t structure = e->blocks.centre_structure[first + v];
+        double *sums = part_sums(one, &e->blocks, d->n_features, structure, species);
+        for (end = v; end < e->blocks.count[block] && e->blocks.centre_structure[first + end] == structure; end++)
+            what->atomic_energies[e->blocks.first_atom[structure] + e->blocks.centre_atom[first + end]] =
+                energy[end] + what->core[0] * w->env[end].core_energy;
+        for (int place = 0; place < d->n_features; place++) {
+            double total = 0;
+            if (end - v == LANES)
+                for (int u = 0; u < LANES; u++)
+                    total += w->features[place][u];
+            else
+                for (int u = v; u < end; u++)
+                    total += w->features[place][u];
+            sums[d->feature[place]] += d->scale[place] * total;
+        }
+    }
+}
+
+static int evaluate_block(const member_evaluator *e, const descriptor *d, const member_program *program,
+                          member_worker *w, const structure *structures, const part *one, int64_t block,
+                          const member_evaluation *what)
+{
+    const size_t n_registers = what->n_columns / LANES;
     for (int v = 0; v < e->blocks.count[block]; v++) {
         const int64_t centre = e->blocks.first[block] + v;
         if (environment_gather(d, &structures[e->blocks.centre_structure[centre]], e->blocks.centre_atom[centre], NULL,
@@ -319,13 +357,15 @@ static int evaluate_block(const member_evaluator *e, const descriptor *d, const 
         density_expand(d, &w->env[v], w->A + v * density_stride(d, 1));
     }
     correlations_load(d, e->blocks.count[block], w->A, w->terms);
+    block_features(e, d, w, one, block, what);
     multiply(program, w->terms);
-    weights += (size_t)e->blocks.species[block] * program->dot_start[program->n_channels] * n_columns;
+    const double *weights =
+        what->weights + (size_t)e->blocks.species[block] * program->dot_start[program->n_channels] * what->n_columns;
     size_t first = 0;
     for (; first + TILE <= n_registers; first += TILE)
-        block_members(e, d, program, w, block, n_columns, weights, core, first, TILE);
+        block_members(e, d, program, w, block, what->n_columns, weights, what->core, first, TILE);
     for (; first < n_registers; first++)
-        block_members(e, d, program, w, block, n_columns, weights, core, first, 1);
+        block_members(e, d, program, w, block, what->n_columns, weights, what->core, first, 1);
     return 0;
 }
 
@@ -343,6 +383,36 @@ static int reserve_workers(member_evaluator *e, int n_threads)
     return 0;
 }
 
+/* The weights of the first column in the order in which features are walked. */
+static int prepare_coefficients(member_evaluator *e, const descriptor *d, const double *first)
+{
+    if (reserve((void **)&e->coefficients, &e->coefficients_capacity, d->n_species * (size_t)d->n_features,
+                sizeof(double), &e->n_allocations))
+        return OUT_OF_MEMORY;
+    for (size_t t = 0; t < (size_t)d->n_species; t++)
+        correlations_weights(d, first + t * d->n_features, e->coefficients + t * d->n_features);
+    return 0;
+}
+
+/* The part of a thread. */
+static int evaluate_part(member_evaluator *e, const descriptor *d, const member_program *program, member_worker *w,
+                         const structure *structures, part *one, const member_evaluation *what)
+{
+    const size_t n_structures = e->blocks.n_structures,
+                 n_forces = 3 * (size_t)e->blocks.first_atom[n_structures] * what->n_columns,
+                 n_virials = 9 * n_structures * what->n_columns;
+    if (worker_prepare(w, d, program) || part_begin(one, &e->blocks, structures, d->n_features, 0, 1) ||
+        reserve((void **)&w->forces, &w->forces_capacity, n_forces, sizeof(double), &w->n_allocations) ||
+        reserve((void **)&w->virials, &w->virials_capacity, n_virials, sizeof(double), &w->n_allocations))
+        return OUT_OF_MEMORY;
+    memset(w->forces, 0, n_forces * sizeof(double));
+    memset(w->virials, 0, n_virials * sizeof(double));
+    for (int64_t b = one->begin; b < one->end; b++)
+        if (evaluate_block(e, d, program, w, structures, one, b, what))
+            return OUT_OF_MEMORY;
+    return 0;
+}
+
 /* out[i] = the sum over threads, in their order, of the arrays at this offset in their workers. */
 #define ADD_UP(name, n)                                                                                                \
     _Pragma("omp for schedule(static)") for (int64_t i = 0; i < (int64_t)(n); i++)                                     \
@@ -350,50 +420,37 @@ static int reserve_workers(member_evaluator *e, int n_threads)
         double sum = 0;                                                                                                \
         for (int u = 0; u < n_threads; u++)                                                                            \
             sum += e->workers[u].name[i];                                                                              \
-        name[i] = sum;                                                                                                 \
+        what->name[i] = sum;                                                                                           \
     }
 
 int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
-                     const structure *structures, int n_threads, size_t n_columns, const double *weights,
-                     const double *core, double *forces, double *virials)
+                     const structure *structures, int n_threads, const member_evaluation *what)
 {
     const int64_t n_blocks = blocks_arrange(&e->blocks, d->n_species, n_structures, structures, &e->n_allocations);
-    if (n_blocks < 0 || reserve_workers(e, n_threads))
-        return OUT_OF_MEMORY;
-    const int64_t n_atoms = e->blocks.first_atom[n_structures];
-    const size_t n_forces = 3 * (size_t)n_atoms * n_columns, n_virials = 9 * n_structures * n_columns;
-    int failed = 0;
     if (n_threads > n_blocks)
         n_threads = n_blocks > 0 ? (int)n_blocks : 1;
+    if (n_blocks < 0 || reserve_workers(e, n_threads) || prepare_coefficients(e, d, what->first) ||
+        parts_cut(&e->parts, n_blocks, n_threads, 1, &e->n_allocations))
+        return OUT_OF_MEMORY;
+    int failed = 0;
 #pragma omp parallel num_threads(n_threads)
     {
         /* the work is cut for the threads asked for, also where fewer come (OMP_THREAD_LIMIT, OMP_DYNAMIC) */
-        for (int t = omp_get_thread_num(); t < n_threads; t += omp_get_num_threads()) {
-            member_worker *w = &e->workers[t];
-            int error =
-                worker_prepare(w, d, program) ||
-                reserve((void **)&w->forces, &w->forces_capacity, n_forces, sizeof(double), &w->n_allocations) ||
-                reserve((void **)&w->virials, &w->virials_capacity, n_virials, sizeof(double), &w->n_allocations);
-            if (!error) {
-                memset(w->forces, 0, n_forces * sizeof(double));
-                memset(w->virials, 0, n_virials * sizeof(double));
-            }
-            for (int64_t b = n_blocks * t / n_threads; !error && b < n_blocks * (t + 1) / n_threads; b++)
-                error = evaluate_block(e, d, program, w, structures, b, n_columns, weights, core);
-            if (error) {
+        for (int t = omp_get_thread_num(); t < n_threads; t += omp_get_num_threads())
+            if (evaluate_part(e, d, program, &e->workers[t], structures, &e->parts.part[t], what)) {
 #pragma omp atomic write
                 failed = 1;
             }
-        }
 #pragma omp barrier
         if (!failed) {
-            ADD_UP(forces, n_forces)
-            ADD_UP(virials, n_virials)
+            ADD_UP(forces, 3 * (size_t)e->blocks.first_atom[n_structures] * what->n_columns)
+            ADD_UP(virials, 9 * n_structures * what->n_columns)
+            parts_add_up(&e->parts, &e->blocks, d->n_species, d->n_features, NULL, NULL, what->sums);
         }
     }
     for (int t = 0; t < n_threads; t++) {
-        e->n_allocations += e->workers[t].n_allocations;
-        e->workers[t].n_allocations = 0;
+        e->n_allocations += e->workers[t].n_allocations + e->parts.part[t].n_allocations;
+        e->workers[t].n_allocations = e->parts.part[t].n_allocations = 0;
     }
     return failed ? OUT_OF_MEMORY : 0;
 }

@@ -1,4 +1,4 @@
-/* Forces and virials of all members of a committee in one pass over the centres.
+/* Forces and virials of all members of a committee in one pass over the centres, and the features they share.
  *
  * What does not depend on the weights (neighbours, density, products, radial functions and gradients of harmonics) is
  * made once. The derivative of a feature with respect to one of its factors is the product of the others: so the
@@ -9,6 +9,7 @@
 
 #include "blocks.h"
 #include "density.h"
+#include "parts.h"
 
 /* What the adjoints are made of, see comitia.density.member_program. Terms are those of the channels, of products of
  * two blocks of terms, and one that is 1. */
@@ -37,20 +38,28 @@ typedef struct {
     int n_workers;
     member_worker *workers;
     centre_blocks blocks;
-    size_t n_allocations;
+    work_parts parts;     /* of sums of features */
+    double *coefficients; /* [n_species][n_features] `first` in the order of the walk */
+    size_t coefficients_capacity, n_allocations;
 } member_evaluator;
+
+/* A column is a member, or any linear combination of them; n_columns is their number padded to a multiple of PADDING.
+ * Arrays run over all atoms of all structures. */
+typedef struct {
+    size_t n_columns;
+    const double *weights;   /* [n_species][n_dots][n_columns] */
+    const double *core;      /* [n_columns] how many times the repulsive core is part of each */
+    const double *first;     /* [n_species][n_features] the weights of the first column */
+    double *forces;          /* OUT [n_atoms][3][n_columns] */
+    double *virials;         /* OUT [n_structures][9][n_columns] */
+    double *atomic_energies; /* OUT [n_atoms] of the first column */
+    double *sums;            /* OUT [n_structures][n_species][n_features] */
+} member_evaluation;
 
 void member_evaluator_free(member_evaluator *e);
 
-/* A column is a member, or any linear combination of them; n_columns is their number padded to a multiple of PADDING.
- * Arrays run over all atoms of all structures.
- *   weights  IN  [n_species][n_dots][n_columns]
- *   core     IN  [n_columns] how many times the repulsive core is part of each
- *   forces   OUT [n_atoms][3][n_columns]
- *   virials  OUT [n_structures][9][n_columns]
- * Returns 0 or OUT_OF_MEMORY. */
+/* Returns 0 or OUT_OF_MEMORY. */
 int evaluate_members(member_evaluator *e, const descriptor *d, const member_program *program, size_t n_structures,
-                     const structure *structures, int n_threads, size_t n_columns, const double *weights,
-                     const double *core, double *forces, double *virials);
+                     const structure *structures, int n_threads, const member_evaluation *what);
 
 #endif

@@ -212,6 +212,30 @@ static void compare_member(const double *found, size_t n_columns, size_t k, cons
     }
 }
 
+/* Energies of the first member, which has no core, and sums of features are those of evaluate(). */
+static void check_energies(const model *m, batch *all, const member_evaluation *asked)
+{
+    const size_t n_weights = MODEL_N_SPECIES * (size_t)m->d.n_features, n_sums = N_BATCH * n_weights;
+    double *zero = calloc(n_weights, sizeof *zero), *sums = malloc(n_sums * sizeof *sums),
+           *energies = malloc(all->n_atoms * sizeof *energies), *core = malloc(all->n_atoms * sizeof *core);
+    evaluator e = {0};
+    const evaluation what = {.weights = asked->first, .atomic_energies = energies, .sums = sums},
+                     core_only = {.weights = zero, .atomic_energies = core};
+    CHECK(evaluate(&e, &m->d, N_BATCH, all->structure, 1, &what) == 0, "evaluate");
+    CHECK(evaluate(&e, &m->d, N_BATCH, all->structure, 1, &core_only) == 0, "evaluate");
+    for (size_t i = 0; i < all->n_atoms; i++) {
+        CHECK_CLOSE(asked->atomic_energies[i], energies[i] - core[i], 1e-11 * (1 + fabs(energies[i]) + fabs(core[i])));
+    }
+    for (size_t i = 0; i < n_sums; i++) {
+        CHECK_CLOSE(asked->sums[i], sums[i], 1e-11 * (1 + fabs(sums[i])));
+    }
+    evaluator_free(&e);
+    free(zero);
+    free(sums);
+    free(energies);
+    free(core);
+}
+
 /* A number of members that fills no register, and one that needs tiles and a register more. */
 static void test_members_one_by_one(void)
 {
@@ -225,6 +249,7 @@ static void test_members_one_by_one(void)
     const size_t n_forces = 3 * all.n_atoms, n_virials = 9 * N_BATCH;
     double *one_forces = aligned_numbers(n_forces), *one_virials = aligned_numbers(n_virials),
            *core_forces = aligned_numbers(n_forces), *core_virials = aligned_numbers(n_virials);
+    double *energies = aligned_numbers(all.n_atoms), *sums = aligned_numbers(N_BATCH * MODEL_N_SPECIES * n_features);
     one_member(m, &all, NULL, core_forces, core_virials);
     for (int which = 0; which < 2; which++) {
         const size_t n_members = numbers[which], n_columns = round_up(n_members);
@@ -241,10 +266,10 @@ static void test_members_one_by_one(void)
             set_column(mm, weights[k], n_features, n_columns, k, rows);
         }
         member_evaluator e = {0};
+        const member_evaluation asked = {n_columns, rows, core, weights[0], forces, virials, energies, sums};
         for (int n_threads = 1; n_threads <= 3; n_threads++) {
-            CHECK(evaluate_members(&e, &m->d, &mm->p, N_BATCH, all.structure, n_threads, n_columns, rows, core, forces,
-                                   virials) == 0,
-                  "members");
+            CHECK(evaluate_members(&e, &m->d, &mm->p, N_BATCH, all.structure, n_threads, &asked) == 0, "members");
+            check_energies(m, &all, &asked);
             for (size_t k = 0; k < n_members; k++) {
                 one_member(m, &all, weights[k], one_forces, one_virials);
                 compare_member(forces, n_columns, k, one_forces, core_forces, core[k], n_forces);
@@ -260,6 +285,8 @@ static void test_members_one_by_one(void)
         free(forces);
         free(virials);
     }
+    free(energies);
+    free(sums);
     free(one_forces);
     free(one_virials);
     free(core_forces);

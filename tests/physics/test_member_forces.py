@@ -28,6 +28,10 @@ def assert_members_are_right(potential, structures, n_threads=1):
     assert_allclose(of_all, forces, rtol=0, atol=1e-12 * max(1.0, np.abs(forces).max()))
     of_all = np.array([p.member_virials for p in found])
     assert_allclose(of_all, virials.swapaxes(0, 1), rtol=0, atol=1e-12 * max(1.0, np.abs(virials).max()))
+    for p, mean in zip(found, potential.compute(structures, n_threads=n_threads), strict=True):
+        for name in ("energy", "atomic_energies", "member_energies", "energy_uncertainty", "forces", "virial"):
+            expected = getattr(mean, name)
+            assert_allclose(getattr(p, name), expected, rtol=0, atol=1e-12 * max(1.0, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("n_members", [2, 7, 16, 21])

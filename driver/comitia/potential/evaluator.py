@@ -53,14 +53,9 @@ def evaluate_committee(potential, batch, members, n_threads):
     dict as `Kernel.evaluate` makes it; with `members`, where there are several, see `Potential.evaluate_members`.
     """
     several = potential.n_members > 1
-    members = members and several
-    found = potential.kernel.evaluate(
-        batch, potential.mean_weights, forces=not members, virials=not members, sums=several, n_threads=n_threads
-    )
-    if members:
-        found |= potential.evaluate_members(batch, n_threads)
-        found["finite"] = found["finite"] and bool(np.isfinite(found["member_forces"]).all())
-    return found
+    if members and several:
+        return potential.evaluate_members(batch, n_threads)
+    return potential.kernel.evaluate(batch, potential.mean_weights, sums=several, n_threads=n_threads)
 
 
 def evaluate_asked(potential, batch, members, uncertainty_gradient, n_threads):

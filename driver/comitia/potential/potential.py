@@ -149,15 +149,16 @@ class Potential:
         return self.descriptor.member_kernel(self.kernel, weights, np.eye(self.n_members)[0])
 
     def evaluate_members(self, batch, n_threads):
-        """Forces and virials of the mean, which calibration leaves as they are to the last bit, and of all members.
+        """Energies, forces and virials of the mean, which calibration leaves as they are to the last bit, and of all.
 
         Returns
         -------
-        dict of `forces` (n_atoms, 3), `virials` (n_structures, 3, 3), eV/Å and eV; `member_forces`
-        (n_members, n_atoms, 3), `member_virials` (n_members, n_structures, 3, 3) of the calibrated members.
+        dict as `Kernel.evaluate` makes it for the mean, with `sums`; and `member_forces` (n_members, n_atoms, 3),
+        `member_virials` (n_members, n_structures, 3, 3) of the calibrated members, eV/Å and eV.
         """
-        found = {}
-        for name, of_all in zip(("forces", "virials"), self._member_kernel.evaluate(batch, n_threads), strict=True):
+        found = self._member_kernel.evaluate(batch, n_threads)
+        for name in ("forces", "virials"):
+            of_all = found[name]
             found[name] = np.ascontiguousarray(of_all[..., 0])
             members = np.empty((self.n_members, *found[name].shape))
             np.multiply(np.moveaxis(of_all[..., 1:], -1, 0), self.alpha_energy, out=members[1:])
