@@ -184,13 +184,16 @@ def test_a_bias_is_undone(method):
 def test_effective_sample_size_of_gaussian_weights():
     """beta dV of variance s^2: exp(-s^2) of the frames count directly, 1/(1 + s^2) in the expansion."""
     rng = np.random.default_rng(9)
-    energies = KT * np.column_stack([rng.normal(size=50_000), np.zeros(50_000)])
-    observable = rng.normal(size=50_000)
-    direct = reweight(observable, energies, TEMPERATURE, method="direct", driving=1)
-    assert_allclose(direct.effective_sample_size[0] / 50_000, np.exp(-1), rtol=0.06)
-    expansion = reweight(observable, energies, TEMPERATURE, driving=1)
-    assert_allclose(expansion.effective_sample_size[0] / 50_000, 0.5, rtol=0.05)
-    assert_allclose(direct.spread, [1, 0], atol=0.02)
+    sizes = {"direct": [], "cea": []}
+    for _ in range(30):
+        energies = KT * np.column_stack([rng.normal(size=5_000), np.zeros(5_000)])
+        for method, found in sizes.items():
+            average = reweight(rng.normal(size=5_000), energies, TEMPERATURE, method=method, driving=1)
+            found.append(average.effective_sample_size[0] / 5_000)
+            assert_allclose(average.spread, [1, 0], atol=0.05)
+    # each is divided by the inefficiency, which is known to 15 % and never below 1: a little to the safe side
+    assert -0.1 < np.median(sizes["direct"]) / np.exp(-1) - 1 < 0.06
+    assert -0.1 < np.median(sizes["cea"]) / 0.5 - 1 < 0.05
 
 
 def test_verdict_of_direct_reweighting_follows_the_overlap():

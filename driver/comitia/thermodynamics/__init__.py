@@ -1,5 +1,6 @@
 """Averages with their errors: reweighting to every committee member, correlated data, free energies."""
 
+from comitia.thermodynamics.average import Average, averages
 from comitia.thermodynamics.both_ends import perturb_both_ends
 from comitia.thermodynamics.corrected import (
     CalibrationTest,
@@ -9,10 +10,11 @@ from comitia.thermodynamics.corrected import (
     difference_of_states,
     reweight_to_reference,
 )
+from comitia.thermodynamics.moments import MemberMoments
 from comitia.thermodynamics.perturbation import FreeEnergyDifference, perturb
 from comitia.thermodynamics.profiles import Profile, profile
 from comitia.thermodynamics.resampling import Estimate, bootstrap, error_of_sum, estimate
-from comitia.thermodynamics.reweighting import Average, reweight
+from comitia.thermodynamics.reweighting import combine, heat_capacity, reweight, reweight_all
 from comitia.thermodynamics.selection import stratified_frames, uncorrelated_frames
 from comitia.thermodynamics.time_series import (
     block_sums,
@@ -27,11 +29,14 @@ __all__ = [
     "CalibrationTest",
     "Estimate",
     "FreeEnergyDifference",
+    "MemberMoments",
     "Profile",
+    "averages",
     "block_sums",
     "blocked_errors",
     "bootstrap",
     "calibration_test",
+    "combine",
     "corrected_profile",
     "difference",
     "difference_of_states",
@@ -39,10 +44,12 @@ __all__ = [
     "error_of_mean",
     "error_of_sum",
     "estimate",
+    "heat_capacity",
     "perturb",
     "perturb_both_ends",
     "profile",
     "reweight",
+    "reweight_all",
     "reweight_to_reference",
     "statistical_inefficiency",
     "stratified_frames",

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from comitia.errors import SeriesError, UsageError
+from comitia.thermodynamics.average import Average
 from comitia.thermodynamics.energy_pairs import EnergyPairs
 from comitia.thermodynamics.ensembles import MemberEnsembles
 from comitia.thermodynamics.perturbation import FreeEnergyDifference, perturb, worst_of
 from comitia.thermodynamics.profiles import Profile, bin_fractions
 from comitia.thermodynamics.resampling import estimate
-from comitia.thermodynamics.reweighting import Average
 from comitia.thermodynamics.time_series import as_series, block_sums, error_of_mean, statistical_inefficiency
 
 
@@ -37,7 +37,7 @@ def reweight_to_reference(observable, energy_model, energy_reference, temperatur
     members, influence = pairs.ensembles.averages(observable)
     spread = pairs.ensembles.spread()
     common = {"members": members, "mean": float(members[0]), "committee_error": None, "n_frames": pairs.n_frames}
-    common |= {"method": "direct", "second_order": 0.0, "spread": spread}
+    common |= {"method": "direct", "second_order": None, "spread": spread}
     if np.ptp(observable) <= 1e-12 * np.abs(observable).max():
         size, reason = pairs.ensembles.effective_sample_size(), "the observable is the same in every frame"
         exact = {"statistical_error": None, "total_error": None, "verdict": "exact", "reason": reason}

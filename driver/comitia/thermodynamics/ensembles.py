@@ -4,6 +4,7 @@ import numpy as np
 
 from comitia.errors import SeriesError, UsageError
 from comitia.thermodynamics.time_series import as_series, error_of_mean
+from comitia.thermodynamics.verdicts import judge_overlap
 from comitia.units import KB
 
 METHODS = ("cea", "direct")
@@ -177,52 +178,5 @@ class MemberEnsembles:
         return np.abs(-logarithm + variance / 2) <= 2 * error + 1e-12
 
     def overlap_verdict(self, sample_size):
-        """Verdict on weights that are exponentials, and its reason.
-
-        Parameters
-        ----------
-        sample_size : (n_members,) array, from `effective_sample_size`
-
-        Returns
-        -------
-        verdict : "reliable", "doubtful" or "unreliable"
-        reason : str
-        """
-        smallest, widest = sample_size.min(), self.spread().max()
-        reason = f"the smallest effective sample size is {smallest:.3g}, the largest spread of beta dV is {widest:.2g}"
-        if smallest >= 50 and widest <= 1:
-            return "reliable", reason
-        if smallest >= 20 and widest <= 2.5:
-            if self.cumulants_agree().all():
-                return "doubtful", reason
-            return "unreliable", f"{reason}, and exponential and second cumulant disagree"
-        return "unreliable", reason
-
-
-def committee_error(members, influence):
-    r"""Error of an average that comes from the spread of the committee, without its own sampling noise.
-
-    .. math:: \sigma^2 = \mathrm{Var}_k \langle a\rangle_k
-              - \frac{1}{M - 1} \sum_k \mathrm{Var}_\mathrm{stat}(\langle a\rangle_k - \langle a\rangle)
-
-    where :math:`\langle a\rangle` is the mean over members; noise that all members share cancels in the
-    differences, as it does in the variance. Where the noise is the larger one, the committee error cannot
-    be resolved and the level of the noise is returned in its place.
-
-    Parameters
-    ----------
-    members : (n_members,) array, at least two
-    influence : (n_frames, n_members) array, from `MemberEnsembles.averages`
-
-    Returns
-    -------
-    error : float, in the unit of the average
-    resolved : bool, False where the error is the level of the noise
-    """
-    n_members = len(members)
-    noise = np.sum(error_of_mean(influence - influence.mean(axis=1, keepdims=True)) ** 2) / (n_members - 1)
-    remainder = members.var(ddof=1) - noise
-    rounding = 1e-12 * max(np.abs(influence).max(), np.abs(members).max())
-    if remainder > rounding**2:
-        return float(np.sqrt(remainder)), True
-    return float(np.sqrt(noise)), False
+        """Verdict on weights that are exponentials, and its reason, from the (n_members,) effective sample sizes."""
+        return judge_overlap(sample_size, self.spread(), lambda: self.cumulants_agree().all())

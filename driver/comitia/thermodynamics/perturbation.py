@@ -6,8 +6,8 @@ import numpy as np
 
 from comitia.errors import UsageError
 from comitia.thermodynamics.energy_pairs import EnergyPairs
-from comitia.thermodynamics.reweighting import VERDICTS
 from comitia.thermodynamics.time_series import statistical_inefficiency
+from comitia.thermodynamics.verdicts import VERDICTS
 
 
 @dataclass(frozen=True)

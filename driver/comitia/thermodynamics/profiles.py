@@ -5,8 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from comitia.errors import SeriesError, UsageError
-from comitia.thermodynamics.ensembles import MemberEnsembles, committee_error
-from comitia.thermodynamics.time_series import as_series, error_of_mean
+from comitia.thermodynamics.resampling import error_of_sum
+from comitia.thermodynamics.reweighting import gather_moments
+from comitia.thermodynamics.time_series import as_series
+from comitia.thermodynamics.verdicts import committee_error
+
+_SHARE = 1e-3
+"""Of a block left out at a time: a bin whose samples are all in one block keeps a logarithm without it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,17 @@ def bin_fractions(samples, edges, symmetric=False):
     return fractions
 
 
-def profile(samples, edges, member_energies, temperature, method="cea", driving="mean", bias=None, symmetric=False):
+def profile(
+    samples,
+    edges,
+    member_energies,
+    temperature,
+    method="cea",
+    driving="mean",
+    bias=None,
+    symmetric=False,
+    sampled_temperature=None,
+):
     r"""Free-energy profile of a collective variable under every member of a committee.
 
     .. math:: F_k(x) = -kT \ln p_k(x)
@@ -104,7 +119,7 @@ def profile(samples, edges, member_energies, temperature, method="cea", driving=
     edges : (n_bins + 1,) increasing array
     member_energies : (n_frames, n_members) array, eV, averaged over beads
     temperature : float, K
-    method, driving, bias : as in `reweight`
+    method, driving, bias, sampled_temperature : as in `reweight`
     symmetric : bool
         the profile is known to be even: every sample x also counts as -x
 
@@ -114,31 +129,33 @@ def profile(samples, edges, member_energies, temperature, method="cea", driving=
 
     Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), doi:10.1063/5.0036522.
     """
-    ensembles = MemberEnsembles(member_energies, temperature, method, driving, bias)
     edges = _checked_edges(edges, symmetric)
     fractions = bin_fractions(samples, edges, symmetric)
-    if len(fractions) != ensembles.n_frames:
-        raise SeriesError(
-            f"the collective variable has {len(fractions)} frames, the member energies have "
-            f"{ensembles.n_frames}; give both for the same frames"
-        )
-    seen = ensembles.frame_weights @ fractions > 0
-    if not seen.any():
+    inside = fractions.sum(axis=1)
+    if not inside.any():
         raise SeriesError(f"no sample lies between {edges[0]:g} and {edges[-1]:g}; choose other edges for the bins")
-    n_bins, n_members = len(seen), ensembles.n_members
-    kt = 1 / ensembles.beta
+    seen = fractions.any(axis=0)
+    settings = (method, driving, bias, sampled_temperature)
+    moments = gather_moments([*fractions[:, seen].T, inside], member_energies, temperature, *settings)
+    width = np.diff(edges)[seen]
+    kt = 1 / moments.beta
+
+    def free_energy(logarithms):
+        return -kt * (logarithms[:, :-1] - logarithms[:, -1:] - np.log(width)[:, None])
+
+    found = moments.estimate(free_energy, share=_SHARE, logarithms=True)
+    n_bins, n_members = len(seen), moments.n_members
     members = np.full((n_members, n_bins), np.nan)
     statistical = np.full(n_bins, np.nan)
     committee = np.full(n_bins, np.nan)
-    inside, inside_influence = _log_average(ensembles, fractions.sum(axis=1))
-    for i in np.flatnonzero(seen):
-        logarithm, influence = _log_average(ensembles, fractions[:, i])
-        members[:, i] = -kt * (logarithm - inside - np.log(edges[i + 1] - edges[i]))
-        influence = -kt * (influence - inside_influence)
-        statistical[i] = error_of_mean(influence.mean(axis=1))
-        if n_members > 1:
-            committee[i], _ = committee_error(members[:, i], influence)
-    average = ensembles.frame_weights @ fractions
+    density = np.zeros(n_bins)
+    members[:, seen] = found.value.T
+    statistical[seen] = error_of_sum(found.contributions.mean(axis=2))
+    if n_members > 1:
+        committee[seen] = [
+            committee_error(found.value[i], found.contributions[:, i])[0] for i in range(len(found.value))
+        ]
+    density[seen] = moments.sampled_averages()[:-1] / moments.sampled_averages()[-1] / width
     value = members.mean(axis=0)
     lowest = np.nanmin(value)
     return Profile(
@@ -148,19 +165,5 @@ def profile(samples, edges, member_energies, temperature, method="cea", driving=
         committee_error=committee if n_members > 1 else None,
         total_error=np.hypot(statistical, committee) if n_members > 1 else statistical.copy(),
         members=members - lowest,
-        density=average / average.sum() / np.diff(edges),
+        density=density,
     )
-
-
-def _log_average(ensembles, observable):
-    r"""Logarithm of the average of a positive observable under every member, and its influence.
-
-    For the cumulant expansion :math:`\ln\langle a\rangle - \beta\,\mathrm{cov}(a, \delta_k)/\langle a\rangle`.
-    """
-    members, influence = ensembles.averages(observable)
-    if ensembles.method == "direct":
-        return np.log(members), influence / members
-    mean = ensembles.frame_weights @ observable
-    shift = members / mean - 1
-    own = (ensembles.n_frames * ensembles.frame_weights * (observable / mean - 1))[:, None]
-    return np.log(mean) + shift, influence / mean - own * shift

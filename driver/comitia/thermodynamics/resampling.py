@@ -59,7 +59,7 @@ def error_of_sum(contributions):
     return error.reshape(contributions.shape[1:]) if contributions.ndim > 1 else float(error[0])
 
 
-def estimate(quantity, weights, *sums):
+def estimate(quantity, weights, *sums, share=1.0):
     """A quantity from sums over all frames, and its error from leaving out one block after the other.
 
     Parameters
@@ -67,6 +67,9 @@ def estimate(quantity, weights, *sums):
     quantity : function of arrays (n_resamples, ...), one for each of `sums`, to an array (n_resamples, ...)
     weights : (n_blocks,) array, weight of each block: the number of its frames, or the sum of their weights
     *sums : (n_blocks, ...) arrays
+    share : float, above 0 and at most 1
+        of a block that is left out at a time; a small one (1e-3) is for quantities such as logarithms that
+        a sum of nothing has not, and gives the first-order influence of the blocks
 
     Returns
     -------
@@ -79,19 +82,27 @@ def estimate(quantity, weights, *sums):
         raise SeriesError(f"{len(weights)} blocks, where an error bar needs at least {MINIMUM_FRAMES}; sample longer")
     totals = [array.sum(axis=0, keepdims=True) for array in sums]
     value = quantity(*totals)[0]
-    without = quantity(*(total - array for total, array in zip(totals, sums, strict=True)))
-    kept = 1 - weights / weights.sum()
+    without = quantity(*(total - share * array for total, array in zip(totals, sums, strict=True)))
+    kept = (1 - share * weights / weights.sum()) / share
     return Estimate(value, kept.reshape(-1, *[1] * value.ndim) * (value - without))
 
 
-def bootstrap_counts(n_blocks, run_length, n_replicas=N_REPLICAS, seed=0):
+def run_length(contributions):
+    """Consecutive blocks that the bootstrap draws together: one, or three times the typical correlated stretch."""
+    n_blocks = len(contributions)
+    columns = contributions.reshape(n_blocks, -1)
+    typical = np.median(block_inefficiency(columns - columns.mean(axis=0)))
+    return 1 if typical < 1.5 else min(int(np.ceil(3 * typical)), n_blocks // 4)
+
+
+def bootstrap_counts(n_blocks, n_together, n_replicas=N_REPLICAS, seed=0):
     """How often each block stands in every replica of the series, drawn as runs of consecutive blocks.
 
     Runs begin anywhere and go round the end, so that every block is drawn equally often.
 
     Parameters
     ----------
-    n_blocks, run_length, n_replicas : int
+    n_blocks, n_together, n_replicas : int
     seed : int, the same seed gives the same replicas, for quantities that are to be compared
 
     Returns
@@ -101,10 +112,10 @@ def bootstrap_counts(n_blocks, run_length, n_replicas=N_REPLICAS, seed=0):
     Politis and Romano, in Exploring the Limits of Bootstrap (Wiley, 1992), p. 263.
     """
     rng = np.random.default_rng(seed)
-    run_length = int(np.clip(run_length, 1, n_blocks))
-    n_runs = -(-n_blocks // run_length)
+    n_together = int(np.clip(n_together, 1, n_blocks))
+    n_runs = -(-n_blocks // n_together)
     first = rng.integers(n_blocks, size=(n_replicas, n_runs))
-    drawn = (first[:, :, None] + np.arange(run_length)) % n_blocks
+    drawn = (first[:, :, None] + np.arange(n_together)) % n_blocks
     drawn = drawn.reshape(n_replicas, -1)[:, :n_blocks] + n_blocks * np.arange(n_replicas)[:, None]
     return np.bincount(drawn.ravel(), minlength=n_replicas * n_blocks).reshape(n_replicas, n_blocks)
 
@@ -127,10 +138,7 @@ def bootstrap(quantity, weights, *sums, n_replicas=N_REPLICAS, seed=0):
     replicas : (n_replicas, ...) array
     """
     found = estimate(quantity, weights, *sums)
-    n_blocks = len(weights)
-    typical = np.median(block_inefficiency(found.contributions.reshape(n_blocks, -1)))
-    run_length = 1 if typical < 1.5 else min(int(np.ceil(3 * typical)), n_blocks // 4)
-    counts = bootstrap_counts(n_blocks, run_length, n_replicas, seed)
+    counts = bootstrap_counts(len(weights), run_length(found.contributions), n_replicas, seed)
     drawn = [np.tensordot(counts, array, axes=1) for array in sums]
     deviation = quantity(*drawn) - found.value
     width = deviation.std(axis=0)

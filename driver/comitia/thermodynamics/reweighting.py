@@ -1,87 +1,51 @@
-"""Averages of an observable under every committee member, with their errors and a verdict."""
+"""Averages of observables under every committee member, from one trajectory."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import numpy as np
 
-from comitia.errors import SeriesError
-from comitia.thermodynamics.ensembles import MemberEnsembles, committee_error
-from comitia.thermodynamics.time_series import as_series, error_of_mean, statistical_inefficiency
-
-VERDICTS = ("exact", "reliable", "doubtful", "unreliable")
-"""From best to worst."""
-
-FEWEST_INDEPENDENT_FRAMES = 20
-"""With fewer independent frames than this the error bars themselves are not known."""
+from comitia.errors import SeriesError, UsageError
+from comitia.thermodynamics.average import averages
+from comitia.thermodynamics.moments import MemberMoments
+from comitia.thermodynamics.time_series import as_series
+from comitia.units import KB
 
 
-@dataclass(frozen=True)
-class Average:
-    """A thermodynamic average under every member of a committee.
+def gather_moments(
+    observables, member_energies, temperature, method="cea", driving="mean", bias=None, sampled_temperature=None
+):
+    """Sums of a series that is in memory; the arguments are those of `reweight_all`, with a list of observables."""
+    energies = as_series(member_energies, "the member energies")
+    energies = energies.reshape(len(energies), -1)
+    n_frames, n_members = energies.shape
+    given = None
+    if not isinstance(driving, (str, int, np.integer)):
+        given, driving = _checked_length(driving, "the driving potential", n_frames), "given"
+    elif driving == "given":
+        raise UsageError("driving is 'given'; it must be 'mean', the index of a member, or an array")
+    shared, estimators = [], []
+    for observable in observables:
+        observable = _checked_observable(observable, n_frames, n_members)
+        (shared if observable.ndim == 1 else estimators).append(observable)
+    moments = MemberMoments(temperature, method, driving, sampled_temperature)
+    moments.add(
+        energies,
+        np.stack(shared, axis=1) if shared else None,
+        np.stack(estimators, axis=1) if estimators else None,
+        given,
+        None if bias is None else _checked_length(bias, "the bias", n_frames),
+    )
+    return moments
 
-    Attributes
-    ----------
-    members : (n_members,) array, the average under each member, in the unit of the observable
-    mean : float, over members: the value to quote
-    statistical_error : float, of the mean, from correlated data; None where the value is exact
-    committee_error : float, standard deviation over members without its own sampling noise;
-        None with one member, or where the value is exact
-    total_error : float, the two in quadrature; None where the value is exact
-    effective_sample_size : (n_members,) array
-    verdict : "exact", "reliable", "doubtful" or "unreliable"
-    reason : str, one sentence on the verdict
-    n_frames : int
-    method : "cea" or "direct"
-    second_order : float, rms over members of the first term that the cumulant expansion leaves out
-    spread : (n_members,) array, standard deviation of beta (V_k - V_d)
-    """
 
-    members: np.ndarray
-    mean: float
-    statistical_error: float | None
-    committee_error: float | None
-    total_error: float | None
-    effective_sample_size: np.ndarray
-    verdict: str
-    reason: str
-    n_frames: int
-    method: str
-    second_order: float
-    spread: np.ndarray = field(repr=False)
-
-    def committee_interval(self, alpha=1.0, level=0.95):
-        r"""Half-width of the interval that the committee error stands for.
-
-        .. math:: t_{M-1}\, \sigma \sqrt{1 + 1/(M \alpha^2)}
-
-        Parameters
-        ----------
-        alpha : float, calibration factor by which the members were rescaled (in the model file)
-        level : float, coverage
-
-        Returns
-        -------
-        float, in the unit of the observable, or None where there is no committee error
-        """
-        if self.committee_error is None:
-            return None
-        from scipy.special import stdtrit
-
-        n_members = len(self.members)
-        factor = stdtrit(n_members - 1, 0.5 + level / 2) * np.sqrt(1 + 1 / (n_members * alpha**2))
-        return float(factor * self.committee_error)
-
-    def as_dict(self, unit):
-        """The average as it stands in every JSON file; the effective sample size is that of the worst member."""
-        return {
-            "value": self.mean,
-            "unit": unit,
-            "statistical_error": self.statistical_error,
-            "committee_error": self.committee_error,
-            "total_error": self.total_error,
-            "effective_sample_size": float(self.effective_sample_size.min()),
-            "verdict": self.verdict,
-        }
+def _checked_length(values, name, n_frames):
+    values = as_series(values, name)
+    if values.shape != (n_frames,):
+        raise SeriesError(
+            f"{name} has shape {values.shape}, the member energies have {n_frames} frames; "
+            "give one energy for each of the same frames"
+        )
+    return values
 
 
 def _checked_observable(observable, n_frames, n_members):
@@ -101,46 +65,9 @@ def _checked_observable(observable, n_frames, n_members):
     return observable
 
 
-def _second_order(ensembles, observable):
-    r"""Rms over members of :math:`\frac{\beta^2}{2}\langle (a_k - \bar a_k)(\delta_k - \bar\delta_k)^2\rangle`."""
-    columns = observable.reshape(ensembles.n_frames, -1)
-    fluctuation = columns - ensembles.frame_weights @ columns
-    square = (ensembles.beta * ensembles.deviation) ** 2
-    terms = 0.5 * np.sum(ensembles.frame_weights[:, None] * fluctuation * square, axis=0)
-    return float(np.sqrt(np.mean(terms**2)))
-
-
-def _judge_expansion(second_order, error):
-    ratio = second_order / error if error > 0 else np.inf if second_order > 0 else 0.0
-    verdict = "reliable" if ratio < 0.5 else "doubtful" if ratio < 1 else "unreliable"
-    return verdict, f"the second-order term of the expansion is {ratio:.2g} of the committee error"
-
-
-def _worse(first, second):
-    return max(first, second, key=lambda judgement: VERDICTS.index(judgement[0]))
-
-
-def _judgement(ensembles, observable, sample_size, independent_frames, error, resolved):
-    """Verdict and its reason: the worst of everything that speaks against the average."""
-    if ensembles.method == "direct":
-        judgement = ensembles.overlap_verdict(sample_size)
-    elif error is not None:
-        judgement = _judge_expansion(_second_order(ensembles, observable), error)
-    else:
-        judgement = ("reliable", "")
-    if error is None:
-        judgement = _worse(judgement, ("doubtful", "one member does not show the error of the potential"))
-    elif not resolved:
-        judgement = _worse(
-            judgement, ("doubtful", "the spread of the members is within the sampling noise: sample longer")
-        )
-    if independent_frames < FEWEST_INDEPENDENT_FRAMES:
-        few = f"only {independent_frames:.2g} frames are independent: sample longer"
-        judgement = _worse(judgement, ("doubtful", few))
-    return judgement
-
-
-def reweight(observable, member_energies, temperature, method="cea", driving="mean", bias=None):
+def reweight(
+    observable, member_energies, temperature, method="cea", driving="mean", bias=None, sampled_temperature=None
+):
     r"""Average of an observable under every member of a committee, from one trajectory.
 
     With :math:`\delta_k = V_k - V_d`, the first order of the cumulant expansion (`method="cea"`) is
@@ -166,13 +93,15 @@ def reweight(observable, member_energies, temperature, method="cea", driving="me
         potential energy
     bias : (n_frames,) array, eV
         reweighting bias of the frames (for metadynamics `rbias`, after the transient)
+    sampled_temperature : float, K
+        where the frames were sampled at another temperature than that of the average
 
     Returns
     -------
     Average
-        Its statistical error is that of the mean over members, from the statistical inefficiency of the
-        influence of every frame; its committee error is the standard deviation over members (n - 1) with
-        the sampling noise of the differences between members removed.
+        Its statistical error is that of the mean over members, from leaving out one block of frames after
+        the other; its committee error is the standard deviation over members (n - 1) with the sampling noise
+        of the differences between members removed.
 
     Raises
     ------
@@ -185,42 +114,100 @@ def reweight(observable, member_energies, temperature, method="cea", driving="me
 
     Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), doi:10.1063/5.0036522.
     """
-    ensembles = MemberEnsembles(member_energies, temperature, method, driving, bias)
-    observable = _checked_observable(observable, ensembles.n_frames, ensembles.n_members)
-    members, influence = ensembles.averages(observable)
-    if np.ptp(observable) <= 1e-12 * np.abs(observable).max():
-        return Average(
-            members=members,
-            mean=float(members.mean()),
-            statistical_error=None,
-            committee_error=None,
-            total_error=None,
-            effective_sample_size=ensembles.effective_sample_size(),
-            verdict="exact",
-            reason="the observable is the same in every frame and for every member",
-            n_frames=ensembles.n_frames,
-            method=method,
-            second_order=0.0,
-            spread=ensembles.spread(),
-        )
-    mean_influence = influence.mean(axis=1)
-    statistical_error = float(error_of_mean(mean_influence))
-    error, resolved = committee_error(members, influence) if ensembles.n_members > 1 else (None, False)
-    sample_size = ensembles.effective_sample_size(statistical_inefficiency(influence))
-    kish = 1 / np.sum(ensembles.frame_weights**2)
-    independent_frames = kish / statistical_inefficiency(mean_influence)
-    verdict, reason = _judgement(ensembles, observable, sample_size, independent_frames, error, resolved)
-    return Average(
-        members=members,
-        mean=float(members.mean()),
-        statistical_error=statistical_error,
-        committee_error=error,
-        total_error=float(np.hypot(statistical_error, error or 0.0)),
-        effective_sample_size=sample_size,
-        verdict=verdict,
-        reason=reason,
-        n_frames=ensembles.n_frames,
-        method=method,
-        second_order=_second_order(ensembles, observable),
-        spread=ensembles.spread(),
+    settings = (method, driving, bias, sampled_temperature)
+    return averages(gather_moments([observable], member_energies, temperature, *settings))[0]
+
+
+def reweight_all(
+    observables, member_energies, temperature, method="cea", driving="mean", bias=None, sampled_temperature=None
+):
+    """Averages of several observables under every member, which share the weights of the frames.
+
+    Parameters
+    ----------
+    observables : mapping from names to arrays, list of arrays, or (n_frames, n_observables) array
+        the arrays of a mapping or a list are what `reweight` takes; a histogram or a radial distribution
+        function is an observable for each of its bins
+    member_energies, temperature, method, driving, bias, sampled_temperature : as in `reweight`
+
+    Returns
+    -------
+    dict of Average with the names of the mapping, or list of Average
+    """
+    if isinstance(observables, Mapping):
+        values = list(observables.values())
+    else:
+        values = list(observables) if isinstance(observables, (list, tuple)) else list(np.asarray(observables).T)
+    settings = (method, driving, bias, sampled_temperature)
+    found = averages(gather_moments(values, member_energies, temperature, *settings))
+    ordered = [found[place] for place in _places(values)]
+    return dict(zip(observables, ordered, strict=True)) if isinstance(observables, Mapping) else ordered
+
+
+def combine(
+    function,
+    observables,
+    member_energies,
+    temperature,
+    method="cea",
+    driving="mean",
+    bias=None,
+    sampled_temperature=None,
+):
+    """A function of several averages under the same member, with its errors: fluctuations, ratios, slopes.
+
+    The moments are reweighted, then combined; a fluctuation is not the average of anything.
+
+    Parameters
+    ----------
+    function : of as many arrays as there are observables, their averages, to an array of the same shape
+    observables : list of arrays, each as in `reweight`
+    member_energies, temperature, method, driving, bias, sampled_temperature : as in `reweight`
+
+    Returns
+    -------
+    Average, of the function
+
+    Examples
+    --------
+    The variance of x under every member::
+
+        combine(lambda x, xx: xx - x**2, [x, x**2], member_energies, 300.0)
+    """
+    settings = (method, driving, bias, sampled_temperature)
+    moments = gather_moments(observables, member_energies, temperature, *settings)
+    places = _places(observables)
+    return averages(moments, lambda found: function(*(found[:, place] for place in places))[:, None])[0]
+
+
+def _places(observables):
+    """Where each observable stands in the averages, in which those with member estimators come last."""
+    paired = [np.ndim(values) == 2 and np.shape(values)[1] > 1 for values in observables]
+    return np.argsort(np.argsort(paired, kind="stable"), kind="stable")
+
+
+def heat_capacity(member_energies, temperature, method="cea", driving="mean", bias=None, sampled_temperature=None):
+    r"""Configurational heat capacity of classical particles under every member, eV/K.
+
+    .. math:: C_k = \frac{\langle V_k^2\rangle_k - \langle V_k\rangle_k^2}{k T^2}
+
+    The momenta add k/2 for each degree of freedom, exactly. Each member's own energies are its estimators.
+
+    Parameters
+    ----------
+    member_energies, temperature, method, driving, bias, sampled_temperature : as in `reweight`
+
+    Returns
+    -------
+    Average
+    """
+    energies = as_series(member_energies, "the member energies")
+    energies = energies.reshape(len(energies), -1)
+    energies = energies - energies.mean(axis=0)
+    if not isinstance(driving, (str, int, np.integer)):
+        driving = as_series(driving, "the driving potential")
+    settings = (method, driving, bias, sampled_temperature)
+    scale = 1 / (KB * temperature**2)
+    return combine(
+        lambda first, second: scale * (second - first**2), [energies, energies**2], energies, temperature, *settings
     )

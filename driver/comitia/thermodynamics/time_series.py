@@ -1,7 +1,6 @@
 """Correlated time series: statistical inefficiency, error of a mean, blocking, and where equilibrium begins."""
 
 import numpy as np
-from scipy.fft import irfft, next_fast_len, rfft
 
 from comitia.errors import NumericalError, SeriesError
 
@@ -35,12 +34,25 @@ def as_series(values, name):
         raise SeriesError(
             f"{name}: {len(values)} frames, where an error bar needs at least {MINIMUM_FRAMES}; sample longer"
         )
-    finite = np.isfinite(values).reshape(len(values), -1)
-    if not finite.all():
-        frame, column = np.argwhere(~finite)[0]
-        where = f"frame {frame}" if values.ndim == 1 else f"frame {frame}, column {column}"
-        raise NumericalError(f"{name}, {where} (counted from 0) is {values.reshape(len(values), -1)[frame, column]}")
+    check_finite(values, name)
     return values
+
+
+def check_finite(values, name, first=0):
+    """Refuse numbers that are not finite; the message names the first one, counting frames from `first`.
+
+    Raises
+    ------
+    NumericalError
+    """
+    if np.isfinite(np.sum(values)):
+        return
+    flat = values.reshape(len(values), -1)
+    bad = np.argwhere(~np.isfinite(flat))
+    if len(bad):
+        frame, column = bad[0]
+        where = f"frame {first + frame}" + (f", column {column}" if values.ndim > 1 else "")
+        raise NumericalError(f"{name}, {where} (counted from 0) is {flat[frame, column]}")
 
 
 def block_length(n_frames):
@@ -86,8 +98,8 @@ def block_inefficiency(sums):
     C. J. Geyer, Statist. Sci. 7, 473 (1992), doi:10.1214/ss/1177011137.
     """
     n_blocks = len(sums)
-    length = next_fast_len(2 * n_blocks, real=True)
-    covariance = irfft(np.abs(rfft(sums, n=length, axis=0)) ** 2, n=length, axis=0)[: n_blocks // 2 * 2]
+    length = 1 << (2 * n_blocks - 1).bit_length()
+    covariance = np.fft.irfft(np.abs(np.fft.rfft(sums, n=length, axis=0)) ** 2, n=length, axis=0)[: n_blocks // 2 * 2]
     pairs = covariance[0::2] + covariance[1::2]
     seen = np.logical_and.accumulate(pairs > np.sqrt(2 / n_blocks) * covariance[0], axis=0)
     total = np.where(seen, np.minimum.accumulate(np.where(seen, pairs, np.inf), axis=0), 0).sum(axis=0)

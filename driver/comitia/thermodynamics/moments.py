@@ -1,0 +1,413 @@
+"""Sums over blocks of frames from which averages under every member of a committee are computed."""
+
+import numpy as np
+
+from comitia.errors import SeriesError, UsageError
+from comitia.thermodynamics.resampling import error_of_sum, estimate
+from comitia.thermodynamics.time_series import MOST_BLOCKS, check_finite
+from comitia.units import KB
+
+METHODS = ("cea", "direct")
+SMALLEST_LOGARITHM = -700.0
+"""Of a weight beside the largest one; what lies below is zero in double precision."""
+
+NUMBERS_AT_ONCE = 65536
+"""Numbers of a chunk that go through all sums together: they stay in the cache."""
+
+
+class BlockedSums:
+    """Sums over consecutive blocks of a series that comes in chunks and whose length is not known beforehand.
+
+    Blocks hold a power of two of frames; where they become more than `MOST_BLOCKS`, neighbours are added up.
+    How the series was cut into chunks makes no difference.
+
+    Attributes
+    ----------
+    n_frames : int, seen so far
+    """
+
+    def __init__(self):
+        self.n_frames = 0
+        self._length = 1
+        self._sums = {}
+
+    def segments(self, n_frames, at_once):
+        """Slices of the next `n_frames` frames that hold whole blocks, or the part of one, and their first block.
+
+        Several blocks come together as long as they hold at most `at_once` frames.
+        """
+        while -(-(self.n_frames + n_frames) // self._length) > MOST_BLOCKS:
+            self._length *= 2
+            for sums in self._sums.values():
+                sums[: MOST_BLOCKS // 2] = sums[0::2] + sums[1::2]
+                sums[MOST_BLOCKS // 2 :] = 0
+        first, seen = 0, self.n_frames
+        self.n_frames += n_frames
+        while first < n_frames:
+            block, inside = divmod(seen + first, self._length)
+            n_whole = 0 if inside else min(n_frames - first, at_once) // self._length
+            last = first + n_whole * self._length if n_whole else min(first + self._length - inside, n_frames)
+            yield slice(first, last), block, max(n_whole, 1)
+            first = last
+
+    def add(self, block, sums):
+        """Add (n_blocks, ...) arrays, by name, from that block on; the first call fixes names and shapes."""
+        for name, values in sums.items():
+            if name not in self._sums:
+                self._sums[name] = np.zeros((MOST_BLOCKS, *values.shape[1:]))
+            self._sums[name][block : block + len(values)] += values
+
+    def rescale(self, prefix, factor):
+        """Multiply all sums whose names begin so, along their last axis."""
+        for name, sums in self._sums.items():
+            if name.startswith(prefix):
+                sums *= factor
+
+    def blocks(self):
+        """All sums by name, (n_blocks, ...) arrays."""
+        n_blocks = -(-self.n_frames // self._length)
+        return {name: sums[:n_blocks] for name, sums in self._sums.items()}
+
+
+class MemberMoments:
+    r"""Averages under every member, from sums of weights, observables and their products.
+
+    With :math:`h_k = \beta' V_k - \beta V_d` and weights :math:`w_t \propto e^{\beta B_t}` that undo a bias,
+
+    * direct: :math:`W_{tk} \propto w_t\, e^{-h_{tk}}`, exact, but few frames count where h varies by more
+      than one;
+    * cea: :math:`W_{tk} = w_t [1 - (h_{tk} - \langle h_k\rangle)]`, the first order of a cumulant
+      expansion, whose statistical noise does not grow with the size of the system.
+
+    :math:`\beta` is that of the sampling, :math:`\beta'` that of the averages. Everything is counted from its
+    mean over the first frames, so that constants between members do not matter and no digits are lost.
+    Energies of path integrals are averaged over beads before they come here.
+
+    Parameters
+    ----------
+    temperature : float, K, of the averages
+    method : "cea" or "direct"
+    driving : "mean", the index of a member (from 0), or "given" with every chunk
+    sampled_temperature : float, K, or None for that of the averages
+
+    Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), doi:10.1063/5.0036522;
+    Torrie and Valleau, J. Comput. Phys. 23, 187 (1977), doi:10.1016/0021-9991(77)90121-8.
+    """
+
+    def __init__(self, temperature, method="cea", driving="mean", sampled_temperature=None):
+        if method not in METHODS:
+            raise UsageError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+        if sampled_temperature is None:
+            sampled_temperature = temperature
+        for name, value in (("temperature", temperature), ("sampled temperature", sampled_temperature)):
+            if not (np.isfinite(value) and value > 0):
+                raise UsageError(f"{name} is {value} K; it must be above 0")
+        if isinstance(driving, str) and driving not in ("mean", "given"):
+            raise UsageError(f"driving is {driving!r}; it must be 'mean', the index of a member, or an array")
+        self.method = method
+        self.driving = driving
+        self.beta = 1 / (KB * temperature)
+        self.sampled_beta = 1 / (KB * sampled_temperature)
+        self.n_members = None
+        self._sums = BlockedSums()
+
+    @property
+    def n_frames(self):
+        """Frames seen so far."""
+        return self._sums.n_frames
+
+    def add(self, member_energies, observables=None, estimators=None, driving=None, bias=None):
+        """Add the next frames of the series.
+
+        Parameters
+        ----------
+        member_energies : (n_frames, n_members) array, eV
+        observables : (n_frames, n_observables) array
+        estimators : (n_frames, n_estimators, n_members) array
+            observables that contain the potential, one estimator for each member
+        driving : (n_frames,) array, eV, where `driving` is "given"
+        bias : (n_frames,) array, eV
+        """
+        if len(member_energies) == 0:
+            return
+        energies = self._checked(member_energies, "the member energies", (len(member_energies), -1))
+        n_frames, n_members = energies.shape
+        if observables is None:
+            observables = np.empty((n_frames, 0))
+        if estimators is None:
+            estimators = np.empty((n_frames, 0, n_members))
+        observables = self._checked(observables, "the observable", (n_frames, -1))
+        estimators = self._checked(estimators, "the observable", (n_frames, -1, n_members))
+        driving = self._driving(energies, driving)
+        log_weight = None
+        if bias is not None:
+            log_weight = self.sampled_beta * self._checked(bias, "the bias", (n_frames,))
+        if self.n_members is None:
+            self._begin(energies, observables, estimators, driving)
+        here = n_members, observables.shape[1], estimators.shape[1]
+        before = self.n_members, len(self._origin_a), len(self._origin_e)
+        if here != before:
+            raise SeriesError(
+                f"members, observables and estimators are {here} in number here, {before} in the frames before; "
+                "give all chunks alike"
+            )
+        n_columns = n_members * (1 + estimators.shape[1]) + observables.shape[1]
+        for frames, block, n_blocks in self._sums.segments(n_frames, max(1, NUMBERS_AT_ONCE // n_columns)):
+            reduced = self.beta * energies[frames]
+            reduced -= (self.sampled_beta * driving[frames])[:, None]
+            reduced -= self._origin_h
+            a = observables[frames] - self._origin_a
+            e = estimators[frames] - self._origin_e
+            extent = np.r_[np.abs(a).max(axis=0), np.abs(e).max(axis=(0, 2))]
+            self._extent = np.maximum(self._extent, extent)
+            weight = self._weights("w", np.zeros((len(a), 1)) if log_weight is None else log_weight[frames, None])
+            weight, reduced, a, e = (
+                x.reshape(n_blocks, len(x) // n_blocks, *x.shape[1:]) for x in (weight[:, 0], reduced, a, e)
+            )
+            sums = _expansion_sums(weight, reduced, a, e, products=self.method == "cea")
+            if self.method == "direct":
+                exponent = -reduced
+                if log_weight is not None:
+                    exponent += log_weight[frames].reshape(weight.shape)[:, :, None]
+                sums |= _direct_sums(self._weights("k", exponent), a, e)
+            self._sums.add(block, sums)
+
+    def _checked(self, values, name, shape):
+        values = np.asarray(values, dtype=float)
+        fits = values.ndim == len(shape) and all(
+            wanted in (-1, found) for wanted, found in zip(shape, values.shape, strict=True)
+        )
+        if not fits:
+            raise SeriesError(
+                f"{name} has shape {values.shape}, which does not fit {shape[0]} frames of member energies; "
+                "give one for each of the same frames"
+            )
+        check_finite(values, name, first=self.n_frames)
+        return values
+
+    def _driving(self, energies, driving):
+        if isinstance(self.driving, (int, np.integer)) and not isinstance(self.driving, bool):
+            if not 0 <= self.driving < energies.shape[1]:
+                raise UsageError(
+                    f"driving is member {self.driving}; the committee has members 0 to {energies.shape[1] - 1}"
+                )
+            return energies[:, self.driving]
+        if self.driving == "mean":
+            return energies.mean(axis=1)
+        if driving is None:
+            raise UsageError("driving is 'given', but these frames have no driving potential")
+        return self._checked(driving, "the driving potential", (len(energies),))
+
+    def _begin(self, energies, observables, estimators, driving):
+        self.n_members = energies.shape[1]
+        self._origin_h = self.beta * energies.mean(axis=0) - self.sampled_beta * driving.mean()
+        self._origin_a = observables.mean(axis=0)
+        self._origin_e = estimators.mean(axis=0)
+        self._extent = np.zeros(len(self._origin_a) + len(self._origin_e))
+        self._largest = {"w": np.full(1, -np.inf), "k": np.full(self.n_members, -np.inf)}
+
+    def _weights(self, kind, logarithms):
+        """Exponentials beside the largest so far, by columns; the sums there are already are put on its scale."""
+        largest = np.maximum(self._largest[kind], logarithms.reshape(-1, logarithms.shape[-1]).max(axis=0))
+        if np.any(largest > self._largest[kind]):
+            factor = np.exp(np.maximum(self._largest[kind] - largest, SMALLEST_LOGARITHM))
+            self._sums.rescale(f"{kind}:", factor)
+            self._sums.rescale(f"{kind}{kind}:", factor**2)
+            self._largest[kind] = largest
+        return np.exp(np.maximum(logarithms - largest, SMALLEST_LOGARITHM))
+
+    def _origin(self):
+        return np.concatenate([np.repeat(self._origin_a[:, None], self.n_members, axis=1), self._origin_e])
+
+    def _averages(self, sums):
+        """Averages (n_resamples, n_observables, n_members) from sums by name with a leading axis."""
+        if self.method == "direct":
+            total = sums["k:1"][:, None]
+            return np.concatenate([sums["k:a"], sums["k:e"]], axis=1) / total + self._origin()
+        total = sums["w:1"][:, None, None]
+        energy = sums["w:h"][:, None] / total
+        a, e = sums["w:a"][:, :, None] / total, sums["w:e"] / total
+        a = a - (sums["w:ah"] / total - a * energy)
+        e = e - (sums["w:eh"] / total - e * energy)
+        return np.concatenate([a, e], axis=1) + self._origin()
+
+    def _logarithms(self, sums):
+        """Logarithms of the averages, in which the expansion is one of the exponent."""
+        averages = self._averages(sums)
+        if self.method == "direct":
+            return np.log(averages)
+        sampled = (sums["w:a"] / sums["w:1"][:, None] + self._origin_a)[:, :, None]
+        return np.log(sampled) + averages[:, : len(self._origin_a)] / sampled - 1
+
+    def estimate(self, quantity=None, share=1.0, logarithms=False):
+        r"""A function of the averages under every member, with its error.
+
+        Parameters
+        ----------
+        quantity : function of (n_resamples, n_observables, n_members) averages, observables before estimators,
+            to an (n_resamples, ...) array; None for the averages themselves
+        share : as in `resampling.estimate`
+        logarithms : bool
+            for positive observables without estimators: of :math:`\ln\langle a\rangle_k`, which the expansion
+            makes :math:`\ln\langle a\rangle - \mathrm{cov}(a, h_k)/\langle a\rangle`
+
+        Returns
+        -------
+        Estimate
+        """
+        blocks = self._sums.blocks()
+        used = {name: blocks[name] for name in _NEEDED[self.method]}
+
+        def of_sums(*sums):
+            sums = dict(zip(used, sums, strict=True))
+            averages = self._logarithms(sums) if logarithms else self._averages(sums)
+            return averages if quantity is None else quantity(averages)
+
+        return estimate(of_sums, blocks["w:1"], *used.values(), share=share)
+
+    def sampled_averages(self):
+        """Averages of the observables over the sampling itself, a bias undone, an (n_observables,) array."""
+        sums = self.totals()
+        return sums["w:a"] / sums["w:1"] + self._origin_a
+
+    def totals(self):
+        """Sums over all frames by name."""
+        return {name: sums.sum(axis=0) for name, sums in self._sums.blocks().items()}
+
+    def constant(self):
+        """Whether each observable is the same in every frame and for every member, (n_observables,) booleans."""
+        origin = self._origin()
+        scale = np.abs(origin).max(axis=1)
+        return (self._extent <= 1e-12 * scale) & (np.ptp(origin, axis=1) <= 1e-12 * scale)
+
+    def second_order(self):
+        r""":math:`\frac12\langle (a_k - \bar a_k)(h_k - \bar h_k)^2\rangle`, which the expansion leaves out.
+
+        Returns
+        -------
+        (n_observables, n_members) array
+        """
+        sums = self.totals()
+        h, hh = sums["w:h"] / sums["w:1"], sums["w:hh"] / sums["w:1"]
+        terms = []
+        for name in "ae":
+            a, ah, ahh = (sums[f"w:{name}{power}"] / sums["w:1"] for power in ("", "h", "hh"))
+            a = a[:, None] if name == "a" else a
+            terms.append(0.5 * (ahh - 2 * ah * h + a * h**2 - a * (hh - h**2)))
+        return np.concatenate(terms)
+
+    def inefficiency(self):
+        r"""Frames per independent frame of what each frame contributes to an average, at least 1.
+
+        The contributions are :math:`W_{tk} (a_{tk} - \langle a\rangle_k)`; in the expansion, that of the mean over
+        members, :math:`w_t (y_t - \bar y)` with :math:`y = \mathrm{mean}_k\, a_k (1 - h_k)`, serves for all.
+
+        Returns
+        -------
+        (n_observables, n_members) array
+        """
+        blocks, sums = self._sums.blocks(), self.totals()
+        parts = []
+        for weight, names in (("k", "ae"),) if self.method == "direct" else (("w", "y"),):
+            total, squares = sums[f"{weight}:1"], sums[f"{weight}{weight}:1"]
+            for name in names:
+                mean = sums[f"{weight}:{name}"] / total
+                of_blocks = blocks[f"{weight}:{name}"] - mean * blocks[f"{weight}:1"].reshape(
+                    -1, *[1] * (mean.ndim - total.ndim), *total.shape
+                )
+                independent = (
+                    sums[f"{weight}{weight}:{name}{name}"]
+                    - 2 * mean * sums[f"{weight}{weight}:{name}"]
+                    + mean**2 * squares
+                )
+                moves = independent > 1e-14 * np.abs(sums[f"{weight}{weight}:{name}{name}"])
+                ratio = np.where(moves, error_of_sum(of_blocks) ** 2, 1) / np.where(moves, independent, 1)
+                parts.append(np.clip(ratio, 1, self.n_frames / 2))
+        found = np.concatenate(parts)
+        return found if found.ndim == 2 else np.repeat(found[:, None], self.n_members, axis=1)
+
+    def sample_size(self):
+        r""":math:`(\sum_t W_{tk})^2 / \sum_t W_{tk}^2` before correlation: of every member, and of the sampling.
+
+        Returns
+        -------
+        members : (n_members,) array
+        sampling : float
+        """
+        sums = self.totals()
+        sampling = float(sums["w:1"] ** 2 / sums["ww:1"])
+        if self.method == "direct":
+            return sums["k:1"] ** 2 / sums["kk:1"], sampling
+        shift = 1 + sums["w:h"] / sums["w:1"]
+        square = shift**2 * sums["ww:1"] - 2 * shift * sums["ww:h"] + sums["ww:hh"]
+        return sums["w:1"] ** 2 / square, sampling
+
+    def spread(self):
+        """Standard deviation of h over the sampled ensemble, an (n_members,) array."""
+        sums = self.totals()
+        return np.sqrt(np.maximum(sums["w:hh"] / sums["w:1"] - (sums["w:h"] / sums["w:1"]) ** 2, 0))
+
+    def cumulants_agree(self):
+        r"""Whether :math:`-\ln\langle e^{-h}\rangle` equals its second cumulant within two errors, by member.
+
+        The error is that of the difference, as the two come from the same frames. Without agreement the
+        tail that dominates the exponential average has not been sampled.
+        """
+        blocks = self._sums.blocks()
+        scale = self._largest["k"] - self._largest["w"]
+
+        def difference(total, h, hh, exponential):
+            total = total[:, None]
+            logarithm = scale + np.log(exponential / total)
+            return -logarithm - h / total + (hh / total - (h / total) ** 2) / 2
+
+        names = ("w:1", "w:h", "w:hh", "k:1")
+        found = estimate(difference, blocks["w:1"], *(blocks[name] for name in names))
+        return np.abs(found.value) <= 2 * found.error + 1e-12
+
+
+_NEEDED = {"cea": ("w:1", "w:h", "w:a", "w:ah", "w:e", "w:eh"), "direct": ("k:1", "k:a", "k:e")}
+
+
+def _expansion_sums(w, h, a, e, products):
+    """Sums over the frames of blocks: w of weights, ww of their squares.
+
+    Parameters
+    ----------
+    w : (n_blocks, n_frames) array, weights
+    h : (n_blocks, n_frames, n_members) array, reduced energies
+    a : (n_blocks, n_frames, n_observables) array
+    e : (n_blocks, n_frames, n_estimators, n_members) array
+    products : bool, whether those of observables and energies are needed
+    """
+    hh = h * h
+    wa, we = w[:, :, None] * a, w[:, :, None, None] * e
+    sums = {"w:1": w.sum(axis=1), "ww:1": np.einsum("bt,bt->b", w, w), "w:a": wa.sum(axis=1), "w:e": we.sum(axis=1)}
+    sums |= {"w:h": _weighted(w, h), "w:hh": _weighted(w, hh)}
+    if products:
+        sums |= {"ww:h": _weighted(w * w, h), "ww:hh": _weighted(w * w, hh)}
+        sums |= {"w:ah": wa.swapaxes(1, 2) @ h, "w:ahh": wa.swapaxes(1, 2) @ hh}
+        sums |= {"w:eh": np.einsum("btik,btk->bik", we, h), "w:ehh": np.einsum("btik,btk->bik", we, hh)}
+        of_estimators = (we.sum(axis=3) - np.einsum("btik,btk->bti", we, h)) / h.shape[2]
+        wy = np.concatenate([wa * (1 - h.mean(axis=2))[:, :, None], of_estimators], axis=2)
+        sums |= {"w:y": wy.sum(axis=1), "ww:y": _weighted(w, wy), "ww:yy": np.einsum("bti,bti->bi", wy, wy)}
+    return sums
+
+
+def _weighted(w, values):
+    return (w[:, None] @ values)[:, 0]
+
+
+def _direct_sums(k, a, e):
+    """Sums over the frames of blocks: k of the weights (n_blocks, n_frames, n_members) of members, kk of squares."""
+    kk, transposed = k * k, a.swapaxes(1, 2)
+    return {
+        "k:1": k.sum(axis=1),
+        "kk:1": kk.sum(axis=1),
+        "k:a": transposed @ k,
+        "kk:a": transposed @ kk,
+        "kk:aa": (transposed * transposed) @ kk,
+        "k:e": np.einsum("btik,btk->bik", e, k),
+        "kk:e": np.einsum("btik,btk->bik", e, kk),
+        "kk:ee": np.einsum("btik,btik,btk->bik", e, e, kk),
+    }
