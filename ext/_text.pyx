@@ -20,14 +20,16 @@ cdef class Rows:
     n_columns : int, numbers in every row
     stepped : bool
         whether a comment with `Step: N` stands before every row
+    finite : container of int, or None
+        columns, counted from 0, in which every number must be finite; None for all of them
     """
 
-    cdef object path
+    cdef object path, finite
     cdef bint stepped
     cdef text_rows rows
 
-    def __init__(self, path, Py_ssize_t n_columns, bint stepped=False):
-        self.path, self.stepped = path, stepped
+    def __init__(self, path, Py_ssize_t n_columns, bint stepped=False, finite=None):
+        self.path, self.stepped, self.finite = path, stepped, finite
         self.rows.n_columns, self.rows.line, self.rows.step = n_columns, 1, ROWS_UNKNOWN_STEP
 
     def read(self, bytes text not None):
@@ -81,7 +83,7 @@ cdef class Rows:
             raise SeriesError(
                 f"{self.path}, line {self.rows.line}: could not read {shown[:40]!r}; a row must be numbers only"
             ) from None
-        if not isfinite(value):
+        if not isfinite(value) and (self.finite is None or self.rows.column in self.finite):
             raise SeriesError(
                 f"{self.path}, line {self.rows.line}, column {self.rows.column + 1}: {shown[:40]} is not a finite "
                 "number; find out why the run diverged, or remove the frames from there on"

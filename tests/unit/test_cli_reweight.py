@@ -202,3 +202,36 @@ def test_pseudo_members_are_refused(comitia, tmp_path):
     code, _, error = comitia("reweight", "--potentials", "pots", "--observable", "obs", "--temperature", 300)
     assert code == 3
     assert "pots: holds the two pseudo-members" in error
+
+
+def test_several_observables_at_once_are_each_what_they_are_alone(comitia, tmp_path):
+    write_tables(tmp_path)
+    call = ("reweight", "--potentials", "pots", "--temperature", 300, "--units", "eV", "--json", "out.json")
+    names = ["obs:1", "obs:2", "potentials"]
+    alone = []
+    for name in names:
+        assert comitia(*call, "--observable", name)[0] == 0
+        alone.append(json.loads((tmp_path / "out.json").read_text()))
+    code, out, _ = comitia(*call, "--observable", "obs:1-2", "--observable", "potentials")
+    assert code == 0
+    together = json.loads((tmp_path / "out.json").read_text())
+    assert [average["observable"] for average in together["averages"]] == names
+    for average, single in zip(together["averages"], alone, strict=True):
+        for key in ("value", "statistical_error", "committee_error", "total_error", "members"):
+            assert_allclose(average[key], single[key], rtol=1e-10, atol=1e-14, err_msg=key)
+        assert (average["verdict"], average["unit"]) == (single["verdict"], single["unit"])
+        assert f"{average['value']:.8e}" in out
+    assert together["n_frames"] == 2_000
+
+
+def test_strict_ends_with_6_where_an_average_is_unreliable(comitia, tmp_path):
+    _, energies = write_tables(tmp_path)
+    np.savetxt(tmp_path / "pots", energies * [1, 1, 40], fmt="%.17g")
+    call = ("reweight", "--potentials", "pots", "--observable", "obs:2", "--temperature", 300, "--units", "eV")
+    call += ("--method", "direct", "--driving", 1, "--json", "out.json")
+    assert comitia(*call)[0] == 0
+    code, out, err = comitia(*call, "--strict")
+    assert code == 6
+    assert "obs:2: unreliable" in out
+    assert "obs:2: unreliable" in err
+    assert json.loads((tmp_path / "out.json").read_text())["verdict"] == "unreliable"

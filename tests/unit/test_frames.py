@@ -17,11 +17,15 @@ def test_energies_are_averaged_over_beads_and_aligned_by_step(tmp_path):
     write_beads(tmp_path, "run.committee_pot", np.arange(0, 40), values)
     cv = np.random.default_rng(2).normal(size=20)
     write_properties(tmp_path / "run.out", {"step": np.arange(0, 100, 5), "r_gyration{angstrom}": cv})
-    frames = gather(str(tmp_path / "run.committee_pot_2"), f"{tmp_path / 'run.out'}:r_gyration", 300.0)
+    frames = gather(str(tmp_path / "run.committee_pot_2"), [f"{tmp_path / 'run.out'}:r_gyration"], 300.0)
     assert frames.n_beads == 4
-    assert frames.unit == "Å"
-    assert_allclose(frames.member_energies, values[::5].mean(axis=1) * HARTREE, rtol=1e-14)
-    assert_allclose(frames.observable, cv[:8], rtol=1e-14)
+    assert frames.observables[0].unit == "Å"
+    for size in (3, 100):
+        pieces = list(frames.pieces(size=size))
+        assert [len(piece.member_energies) for piece in pieces] == ([3, 3, 2] if size == 3 else [8])
+        energies = np.concatenate([piece.member_energies for piece in pieces])
+        assert_allclose(energies, values[::5].mean(axis=1) * HARTREE, rtol=1e-14)
+        assert_allclose(np.concatenate([piece.observables[0] for piece in pieces]), cv[:8], rtol=1e-14)
     assert frames.warnings == []
 
 
@@ -38,7 +42,7 @@ def test_a_missing_bead_is_named_when_it_is_the_one_asked_for(tmp_path):
     paths = write_beads(tmp_path, "run.committee_pot", np.arange(40), committee())
     paths[0].unlink()
     with pytest.raises(SeriesError, match=r"run\.committee_pot_0: 1 of the files of 4 beads missing"):
-        gather(str(paths[0]), "potentials", 300.0)
+        gather(str(paths[0]), ["potentials"], 300.0)
 
 
 def test_a_missing_last_bead_is_known_from_other_files(tmp_path):
@@ -77,19 +81,15 @@ def test_files_of_an_older_run_are_refused(tmp_path):
         bead_files(tmp_path / "run.committee_pot_00")
 
 
-def test_replica_exchange_is_refused(tmp_path):
+def test_a_replica_exchange_without_its_checkpoint_is_refused(tmp_path):
     write_beads(tmp_path, "0_remd.committee_pot", np.arange(40), committee(n_beads=1))
-    gather(str(tmp_path / "0_remd.committee_pot_0"), "potentials", 300.0)
+    gather(str(tmp_path / "0_remd.committee_pot_0"), ["potentials"], 300.0).read()
     (tmp_path / "remd.remd_idx").write_text("10 0 1\n")
-    with pytest.raises(SeriesError, match="replica exchange"):
-        gather(str(tmp_path / "0_remd.committee_pot_0"), "potentials", 300.0)
-    (tmp_path / "remd.remd_idx").unlink()
-    write_restart(tmp_path, prefix="remd", extra="<smotion mode='remd'></smotion>")
-    with pytest.raises(SeriesError, match="replica exchange"):
-        gather(str(tmp_path / "0_remd.committee_pot_0"), "potentials", 300.0)
+    with pytest.raises(SeriesError, match=r"replica exchange.*RESTART"):
+        gather(str(tmp_path / "0_remd.committee_pot_0"), ["potentials"], 300.0)
     # a replica exchange of another name in the same folder does not matter
     write_beads(tmp_path, "other.committee_pot", np.arange(40), committee(n_beads=1))
-    gather(str(tmp_path / "other.committee_pot_0"), "potentials", 300.0)
+    gather(str(tmp_path / "other.committee_pot_0"), ["potentials"], 300.0).read()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_another_temperature_is_refused(tmp_path, label, values, words):
         tmp_path / "run.out", {"step": np.arange(n_frames), label: values, "volume": np.arange(float(n_frames))}
     )
     with pytest.raises(SeriesError, match=words):
-        gather(str(tmp_path / "run.committee_pot_0"), f"{tmp_path / 'run.out'}:volume", 300.0)
+        gather(str(tmp_path / "run.committee_pot_0"), [f"{tmp_path / 'run.out'}:volume"], 300.0).read()
 
 
 def test_a_potential_that_is_not_the_mean_of_the_members_is_refused(tmp_path):
@@ -117,27 +117,30 @@ def test_a_potential_that_is_not_the_mean_of_the_members_is_refused(tmp_path):
     observed = {"step": np.arange(40), "potential": values.mean(axis=(1, 2)), "volume": np.arange(40.0)}
     write_properties(tmp_path / "run.out", observed)
     with pytest.raises(SeriesError, match="is not the mean of the members"):
-        gather(str(tmp_path / "run.committee_pot_0"), f"{tmp_path / 'run.out'}:volume", 300.0)
+        gather(str(tmp_path / "run.committee_pot_0"), [f"{tmp_path / 'run.out'}:volume"], 300.0).read()
     write_extras(tmp_path / "run.committee_pot_1", np.arange(40), values[:, 1])
-    frames = gather(str(tmp_path / "run.committee_pot_0"), f"{tmp_path / 'run.out'}:volume", 300.0)
+    frames = gather(str(tmp_path / "run.committee_pot_0"), [f"{tmp_path / 'run.out'}:volume"], 300.0)
+    frames.read()
     assert frames.driving == "mean"
     driven = gather(
         str(tmp_path / "run.committee_pot_0"),
-        f"{tmp_path / 'run.out'}:volume",
+        [f"{tmp_path / 'run.out'}:volume"],
         300.0,
         driving=f"{tmp_path / 'run.out'}:potential",
         bias=f"{tmp_path / 'run.out'}:potential",
-    )
+    ).read()
     assert_allclose(driven.driving, values.mean(axis=(1, 2)) * HARTREE, rtol=1e-14)
     assert_allclose(driven.bias, driven.driving)
     with pytest.raises(SeriesError, match="not an energy"):
-        gather(str(tmp_path / "run.committee_pot_0"), "potentials", 300.0, driving=f"{tmp_path / 'run.out'}:volume")
+        gather(str(tmp_path / "run.committee_pot_0"), ["potentials"], 300.0, driving=f"{tmp_path / 'run.out'}:volume")
 
 
 def test_coarse_printing_is_reported(tmp_path):
     values = 0.01 * committee(n_beads=1) - 4000
     write_beads(tmp_path, "run.committee_pot", np.arange(40), values, number="%16.8e")
-    (warning,) = gather(str(tmp_path / "run.committee_pot_0"), "potentials", 300.0).warnings
+    frames = gather(str(tmp_path / "run.committee_pot_0"), ["potentials"], 300.0)
+    frames.read()
+    (warning,) = frames.warnings
     assert "floatformat" in warning
     assert printed_resolution(tmp_path / "run.committee_pot_0") == pytest.approx(1e-5)
 
@@ -147,22 +150,22 @@ def test_tables_pair_row_by_row_and_name_their_columns(tmp_path):
     np.savetxt(tmp_path / "pots", rng.normal(size=(30, 2)))
     (tmp_path / "colvar").write_text("#! FIELDS time d rbias\n" + "".join(f"{t} {t * 2} 0.5\n" for t in range(30)))
     frames = gather(
-        str(tmp_path / "pots"), f"{tmp_path / 'colvar'}:d", 300.0, units="eV", bias=f"{tmp_path / 'colvar'}:rbias"
-    )
-    assert_array_equal(frames.observable, 2.0 * np.arange(30))
+        str(tmp_path / "pots"), [f"{tmp_path / 'colvar'}:d"], 300.0, units="eV", bias=f"{tmp_path / 'colvar'}:rbias"
+    ).read()
+    assert_array_equal(frames.observables[0], 2.0 * np.arange(30))
     assert_array_equal(frames.bias, np.full(30, 0.5))
-    with pytest.raises(SeriesError, match=r"3 columns; say which one.*time, d, rbias"):
-        gather(str(tmp_path / "pots"), str(tmp_path / "colvar"), 300.0)
+    with pytest.raises(SeriesError, match=r"3 columns; say which one.*1 time, 2 d, 3 rbias"):
+        gather(str(tmp_path / "pots"), [str(tmp_path / "colvar")], 300.0)
     with pytest.raises(SeriesError, match=r"no column 0 \(columns count from 1\)"):
-        gather(str(tmp_path / "pots"), f"{tmp_path / 'colvar'}:0", 300.0)
+        gather(str(tmp_path / "pots"), [f"{tmp_path / 'colvar'}:0"], 300.0)
     np.savetxt(tmp_path / "short", np.zeros(29))
     with pytest.raises(SeriesError, match=r"short has 29 frames, .*pots has 30"):
-        gather(str(tmp_path / "pots"), str(tmp_path / "short"), 300.0)
-    members = gather(str(tmp_path / "pots"), f"{tmp_path / 'pots'}:members", 300.0)
-    assert members.observable.shape == (30, 2)
+        gather(str(tmp_path / "pots"), [str(tmp_path / "short")], 300.0)
+    members = gather(str(tmp_path / "pots"), [f"{tmp_path / 'pots'}:members"], 300.0).read()
+    assert members.observables[0].shape == (30, 2)
 
 
 def test_units_of_extras_are_fixed(tmp_path):
     write_beads(tmp_path, "run.committee_pot", np.arange(40), committee(n_beads=1))
     with pytest.raises(UsageError, match="hartree"):
-        gather(str(tmp_path / "run.committee_pot_0"), "potentials", 300.0, units="eV")
+        gather(str(tmp_path / "run.committee_pot_0"), ["potentials"], 300.0, units="eV")

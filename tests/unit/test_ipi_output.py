@@ -11,11 +11,12 @@ from ipi_files import committee, write_beads, write_extras, write_properties
 from numpy.testing import assert_allclose, assert_array_equal
 
 from comitia.engines.frames import gather
-from comitia.engines.ipi_files import bead_files, refuse_replica_exchange, run_facts
+from comitia.engines.ipi_files import bead_files, run_facts
 from comitia.engines.ipi_output import common_steps, current_rows, read_committee, read_extras, read_properties
 from comitia.engines.ipi_trajectory import read_trajectory
 from comitia.engines.ipi_units import conversion
-from comitia.engines.tables import read_table
+from comitia.engines.replica_exchange import find_exchange
+from comitia.engines.sampled import open_series
 from comitia.errors import SeriesError
 from comitia.units import BOHR, HARTREE
 
@@ -122,13 +123,13 @@ def test_a_real_run_knows_its_beads_and_temperature(real_run, tmp_path):
     assert facts.n_beads == 12
     assert facts.temperature == pytest.approx(300, rel=1e-6)
     assert not facts.replica_exchange
-    refuse_replica_exchange(real_run / "run.out")
-    frames = gather(str(real_run / "run.committee_pot_00"), f"{real_run / 'run.out'}:potential", 300.0)
-    assert frames.observable.shape == frames.member_energies.shape == (13, 4)
+    assert find_exchange(real_run / "run.out") is None
+    frames = gather(str(real_run / "run.committee_pot_00"), [f"{real_run / 'run.out'}:potential"], 300.0).read()
+    assert frames.observables[0].shape == frames.member_energies.shape == (13, 4)
     with pytest.raises(SeriesError, match="not at --temperature 310"):
-        gather(str(real_run / "run.committee_pot_00"), f"{real_run / 'run.out'}:potential", 310.0)
+        gather(str(real_run / "run.committee_pot_00"), [f"{real_run / 'run.out'}:potential"], 310.0)
     with pytest.raises(SeriesError, match="one estimator for each member"):
-        gather(str(real_run / "run.committee_pot_00"), f"{real_run / 'run.out'}:5", 300.0)
+        gather(str(real_run / "run.committee_pot_00"), [f"{real_run / 'run.out'}:5"], 300.0)
 
 
 def test_rows_written_again_after_a_restart_count_once():
@@ -196,7 +197,7 @@ def test_numbers_that_are_not_finite_are_refused_with_file_and_line(tmp_path):
         read_extras(tmp_path / "pot_0")
     (tmp_path / "table").write_text("# x y\n1 2\n3 inf\n")
     with pytest.raises(SeriesError, match="table, line 3, column 2: inf"):
-        read_table(tmp_path / "table")
+        open_series(f"{tmp_path / 'table'}:1-2")
     write_properties(tmp_path / "run.out", {"step": [0, 1], "potential": [1.0, np.nan]})
     with pytest.raises(SeriesError, match=r"run\.out, line 4, column 2"):
         read_properties(tmp_path / "run.out")
@@ -239,12 +240,12 @@ def test_every_unit_agrees_with_ipi():
 def test_a_table_without_numbers_and_a_property_file_without_frames(tmp_path):
     (tmp_path / "empty").write_text("# nothing\n")
     with pytest.raises(SeriesError, match="no row"):
-        read_table(tmp_path / "empty")
+        open_series(str(tmp_path / "empty"))
     (tmp_path / "run.out").write_text("# column   1     --> step : The current simulation time step.\n")
     with pytest.raises(SeriesError, match="no frame"):
         read_properties(tmp_path / "run.out")
     with pytest.raises(SeriesError, match="cannot be read"):
-        read_table(tmp_path / "absent")
+        open_series(str(tmp_path / "absent"))
     with pytest.raises(SeriesError, match="check the path"):
         bead_files(tmp_path / "absent_0")
 
@@ -252,7 +253,7 @@ def test_a_table_without_numbers_and_a_property_file_without_frames(tmp_path):
 @pytest.mark.parametrize("kind", ["properties", "extras", "trajectory", "table"])
 def test_damaged_files_give_sentences_never_tracebacks(tmp_path, kind):
     """Whatever happens to the bytes, a file is read or refused with `SeriesError`."""
-    path = tmp_path / "run.any_0.xyz"
+    path = tmp_path / ("run.table" if kind == "table" else "run.any_0.xyz")
     if kind == "properties":
         write_properties(path, {"step": np.arange(12), "cell_h": np.ones((12, 6)), "volume": np.arange(12.0)})
         read = read_properties
@@ -261,7 +262,9 @@ def test_damaged_files_give_sentences_never_tracebacks(tmp_path, kind):
         read = read_extras
     elif kind == "table":
         np.savetxt(path, np.arange(24.0).reshape(12, 2), header="one two")
-        read = read_table
+
+        def read(path):
+            return open_series(f"{path}:members")
     else:
         head = (
             "2\n# CELL(abcABC):   9.0   9.0   9.0  90.0  90.0  90.0  Step: {:11d}  Bead:       0 {}  cell{{angstrom}}\n"

@@ -54,10 +54,10 @@ def test_a_last_line_without_an_end(tmp_path):
     (tmp_path / "rows").write_text("# a\n#b\n1 2 # two\n3 4")
     file = TextRows(tmp_path / "rows")
     assert (file.header, file.n_columns) == (["# a", "#b"], 2)
-    assert_array_equal(file.read()[0], [[1, 2]])
-    assert_array_equal(TextRows(tmp_path / "rows", unended=True).read()[0], [[1, 2], [3, 4]])
+    assert [values.tolist() for values, _ in file.pieces()] == [[[1, 2]]]
+    assert [values.tolist() for values, _ in TextRows(tmp_path / "rows", unended=True).pieces()] == [[[1, 2]], [[3, 4]]]
     (tmp_path / "rows").write_text("1 2")
-    assert_array_equal(TextRows(tmp_path / "rows").read()[0], np.empty((0, 0)))
+    assert list(TextRows(tmp_path / "rows").pieces()) == []
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,12 @@ def test_what_is_not_a_row_of_numbers_is_named(tmp_path, text, words):
 def test_rows_without_a_step_and_steps_without_a_row(tmp_path, text, words):
     (tmp_path / "rows").write_text(text)
     with pytest.raises(SeriesError, match=f"rows, {words}"):
-        TextRows(tmp_path / "rows", stepped=True).read()
+        list(TextRows(tmp_path / "rows", stepped=True).pieces())
+
+
+def test_a_column_that_nobody_asks_for_may_be_undefined(tmp_path):
+    (tmp_path / "rows").write_text("1 nan 3\n4 nan 6\n")
+    ((values, _),) = TextRows(tmp_path / "rows").pieces(finite={0, 2})
+    assert_array_equal(values[:, [0, 2]], [[1, 3], [4, 6]])
+    with pytest.raises(SeriesError, match="line 1, column 2: nan"):
+        list(TextRows(tmp_path / "rows").pieces(finite={1}))

@@ -57,26 +57,6 @@ def run_facts(path):
     )
 
 
-def refuse_replica_exchange(path):
-    """Refuse output of a replica exchange: its files follow a replica through temperatures, not one ensemble."""
-    path = Path(path)
-    prefix = output_prefix(path)
-    record = None
-    for name in ("remd_idx", "PARATEMP"):
-        for found in sorted(path.parent.glob(f"*{name}")):
-            run = found.name[: -len(name)].rstrip(".")
-            if not run or prefix == run or prefix.endswith("_" + run):
-                record = found
-    facts = run_facts(path)
-    if facts.replica_exchange:
-        record = facts.path
-    if record is not None:
-        raise SeriesError(
-            f"{path}: belongs to a replica exchange ({record.name} beside it), whose files change temperature as they "
-            "go; reweighting of such streams is not supported yet: sample one temperature without exchange"
-        )
-
-
 def _candidates(path):
     """Files that may be those of the beads: by pattern, as siblings of one bead, or by the name without `_0`."""
     if any(character in path.name for character in "*?["):

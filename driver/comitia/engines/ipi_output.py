@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from comitia.engines.ipi_units import conversion
+from comitia.engines.row_sources import TextSource
 from comitia.engines.text_rows import TextRows
 from comitia.errors import SeriesError
 from comitia.units import HARTREE
@@ -98,6 +99,56 @@ def is_property_file(path):
     return False
 
 
+@dataclass(frozen=True)
+class Heading:
+    """What a property file says of one property: its first column (from 1), how many, and factor to our unit."""
+
+    number: int
+    size: int
+    label: str
+    name: str
+    factor: float
+    unit: str
+
+
+def property_header(file):
+    """Properties of a property file in the order of their columns.
+
+    Parameters
+    ----------
+    file : TextRows
+
+    Returns
+    -------
+    list of Heading
+    """
+    found = {}
+    for line in file.header:
+        match = _HEADER.match(line)
+        if match:
+            first = int(match[1] or match[2])
+            found[first] = (int(match[3]) if match[3] else first, match[4])
+    if not found:
+        raise SeriesError(f"{file.path}: no header `# column 1 --> …`; this is not a property file of i-PI")
+    if not file.n_columns:
+        raise SeriesError(f"{file.path}: no frame was written; sample longer")
+    headings, described = [], 0
+    for first, (last, label) in sorted(found.items()):
+        if first != described + 1 or last < first:
+            raise SeriesError(f"{file.path}: its header skips or repeats columns at {label}; the file is damaged")
+        described = last
+        name, unit = re.split(r"[({]", label)[0].strip(), re.search(r"\{([^}]*)\}", label)
+        if name == "step" and last > first:
+            raise SeriesError(f"{file.path}: columns {first} to {last} are not steps; the file is damaged")
+        headings.append(Heading(first, last - first + 1, label, name, *conversion(name, unit[1] if unit else "")))
+    if described != file.n_columns:
+        raise SeriesError(
+            f"{file.path}: its header describes {described} columns, its rows have {file.n_columns}; "
+            "do not join files of different runs"
+        )
+    return headings
+
+
 def read_properties(path):
     """Read an i-PI property file, in our units, as it stands after restarts.
 
@@ -111,43 +162,25 @@ def read_properties(path):
         naming the file and the line.
     """
     file = TextRows(path)
-    headers = {}
-    for line in file.header:
-        match = _HEADER.match(line)
-        if match:
-            first = int(match[1] or match[2])
-            headers[first] = (int(match[3]) if match[3] else first, match[4])
-    if not headers:
-        raise SeriesError(f"{path}: no header `# column 1 --> …`; this is not a property file of i-PI")
-    table, _ = file.read()
-    if not len(table):
-        raise SeriesError(f"{path}: no frame was written; sample longer")
-    described = 0
-    for first, (last, label) in sorted(headers.items()):
-        if first != described + 1 or last < first:
-            raise SeriesError(f"{path}: its header skips or repeats columns at {label}; the file is damaged")
-        described = last
-    if described != table.shape[1]:
-        raise SeriesError(
-            f"{path}: its header describes {described} columns, its rows have {table.shape[1]}; "
-            "do not join files of different runs"
-        )
-    columns, steps = [], None
-    for first, (last, label) in sorted(headers.items()):
-        name = re.split(r"[({]", label)[0].strip()
-        unit = re.search(r"\{([^}]*)\}", label)
-        factor, our_unit = conversion(name, unit[1] if unit else "")
-        values = table[:, first - 1] if last == first else table[:, first - 1 : last]
-        if name == "step":
-            if values.ndim > 1 or np.abs(values).max() > 1e15:
-                raise SeriesError(f"{path}: column {first} does not hold steps; the file is damaged")
-            steps = np.rint(values).astype(np.int64)
-        columns.append(Column(first, label, name, our_unit, values * factor))
-    if steps is not None:
-        kept = current_rows(steps)
-        steps = steps[kept]
-        columns = [Column(c.number, c.label, c.name, c.unit, c.values[kept]) for c in columns]
-    return Properties(file.path, steps, columns)
+    header = property_header(file)
+    step = next((one.number - 1 for one in header if one.name == "step"), None)
+    source = TextSource(file, step_column=step)
+    rows = np.arange(source.n_rows) if step is None else current_rows(source.steps)
+    table = source.take(rows)
+    columns = []
+    for one in header:
+        first = one.number - 1
+        values = table[:, first] if one.size == 1 else table[:, first : first + one.size]
+        columns.append(Column(one.number, one.label, one.name, one.unit, values * one.factor))
+    return Properties(file.path, None if step is None else source.steps[rows], columns)
+
+
+def extras_quantity(file):
+    """What stood in the parentheses of the first header of a file of extras (`TextRows`)."""
+    header = _EXTRAS.match(file.header[0]) if file.header else None
+    if not header or not file.n_columns:
+        raise SeriesError(f"{file.path}: holds no extras of i-PI; sample longer, or check the file")
+    return header[1]
 
 
 def read_extras(path):
@@ -160,13 +193,10 @@ def read_extras(path):
     values : (n_frames, n_values) array
     """
     file = TextRows(path, stepped=True)
-    header = _EXTRAS.match(file.header[0]) if file.header else None
-    values, steps = file.read()
-    if not len(values):
-        raise SeriesError(f"{path}: holds no extras of i-PI; sample longer, or check the file")
-    quantity = header[1] if header else ""
-    kept = current_rows(steps)
-    return quantity, steps[kept], values[kept]
+    quantity = extras_quantity(file)
+    source = TextSource(file)
+    rows = current_rows(source.steps)
+    return quantity, source.steps[rows], source.take(rows)
 
 
 def is_extras_file(path):

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from comitia._text import Rows
 from comitia.errors import SeriesError
 
@@ -52,8 +50,14 @@ class TextRows:
         except OSError as error:
             raise SeriesError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
 
-    def pieces(self, size=PIECE):
+    def pieces(self, size=PIECE, finite=None):
         """Rows in the order of the file.
+
+        Parameters
+        ----------
+        size : int, bytes read at a time
+        finite : container of int, or None
+            columns, counted from 0, in which every number must be finite; None for all of them
 
         Yields
         ------
@@ -68,7 +72,7 @@ class TextRows:
         """
         if self.n_columns == 0:
             return
-        rows, rest = Rows(self.path, self.n_columns, self.stepped), b""
+        rows, rest = Rows(self.path, self.n_columns, self.stepped, finite), b""
         with self._open() as file:
             while piece := file.read(size):
                 end = piece.rfind(b"\n") + 1
@@ -79,11 +83,3 @@ class TextRows:
                     rest += piece
         if rest.strip() and self.unended:
             yield rows.read(rest + b"\n")
-
-    def read(self):
-        """All rows: `values` and `steps` as in `pieces`."""
-        pieces = list(self.pieces())
-        if not sum(len(values) for values, _ in pieces):
-            return np.empty((0, self.n_columns)), np.empty(0, dtype=np.int64) if self.stepped else None
-        values = np.concatenate([values for values, _ in pieces])
-        return values, np.concatenate([steps for _, steps in pieces]) if self.stepped else None

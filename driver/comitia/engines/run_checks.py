@@ -1,0 +1,123 @@
+"""What the numbers of a run say about it: its temperature, what drove it, and whether the digits suffice."""
+
+import numpy as np
+
+from comitia.engines.row_sources import ROWS_AT_ONCE
+from comitia.engines.sampled import HDF5
+from comitia.engines.tables import printed_resolution
+from comitia.errors import SeriesError
+from comitia.potential.mixing import are_pseudo_members
+from comitia.units import HARTREE
+
+POTENTIALS = "potentials"
+
+
+class RunChecks:
+    """Looks at the frames of a reweighting as they are read.
+
+    Parameters
+    ----------
+    frames : frames.Frames
+    """
+
+    def __init__(self, frames):
+        self.series, self.temperature, self.driving = frames.series, frames.temperature, frames.driving
+        self.stepped = frames.series[POTENTIALS].steps is not None
+        self.instantaneous = {}
+        self.energies, self.differences = [], {}
+
+    def add(self, taken, energies):
+        """Look at some frames.
+
+        Parameters
+        ----------
+        taken : dict of str -> (n_frames, n_columns) array, as of `Frames.series`
+        energies : (n_frames, n_members) array, eV
+
+        Raises
+        ------
+        SeriesError
+            for another temperature than that of the run, or several.
+        """
+        mean = None
+        for name, one in self.series.items():
+            for check, column in one.checks.items():
+                values = taken[name][:, column]
+                if check == "ensemble_temperature":
+                    self._check_ensemble(one.name, values)
+                elif check == "temperature":
+                    self.instantaneous.setdefault(one.name, []).append(values.copy())
+                elif self.driving == "mean" and self.stepped and one.steps is not None:
+                    mean = energies.mean(axis=1) if mean is None else mean
+                    self.differences.setdefault(one.name, []).append(values - mean)
+        if mean is not None:
+            self.energies.append(mean)
+
+    def finish(self):
+        """Judge what was seen; raises SeriesError too."""
+        for path, values in self.instantaneous.items():
+            self._check_instantaneous(path, np.concatenate(values))
+        for path, values in self.differences.items():
+            self._check_driving(path, np.concatenate(values), np.concatenate(self.energies))
+
+    def _check_ensemble(self, path, values):
+        low, high = values.min(), values.max()
+        if high - low > 1e-3 * high:
+            raise SeriesError(
+                f"{path}: ensemble_temperature changes from {low:.6g} to {high:.6g} K; temperature ramps are not "
+                "supported, and a replica exchange needs its RESTART beside the files"
+            )
+        if abs(high - self.temperature) > 5e-3 * self.temperature:
+            raise SeriesError(
+                f"{path}: was sampled at {high:.6g} K (ensemble_temperature), not at --temperature "
+                f"{self.temperature:g}; give that of the run"
+            )
+
+    def _check_instantaneous(self, path, values):
+        values = values[len(values) // 2 :]
+        if len(values) < 40:
+            return
+        blocks = np.array([block.mean() for block in np.array_split(values, 10)])
+        difference = abs(blocks.mean() - self.temperature)
+        if difference > 0.2 * self.temperature and difference > 6 * blocks.std(ddof=1) / np.sqrt(len(blocks)):
+            raise SeriesError(
+                f"{path}: the mean of temperature is {values.mean():.4g} K, not --temperature {self.temperature:g}; "
+                "give the temperature of the run"
+            )
+
+    @staticmethod
+    def _check_driving(path, difference, mean):
+        """The potential that i-PI printed must move with the mean of the members, if that is what drove the run."""
+        allowed = 1e-3 * mean.std() + 1e-7 * np.abs(mean).max() + 1e-9
+        if difference.std() > allowed:
+            raise SeriesError(
+                f"{path}: its potential is not the mean of the members (they differ by {difference.std():.2g} eV rms); "
+                f"say what drove the run, for instance --driving {path}:potential, and bring the files of all beads"
+            )
+
+
+def refuse_pseudo_members(potentials):
+    """Refuse the two that stand for a committee (`serve --extras pseudo_members`), seen in the first frames."""
+    if len(potentials.labels) != 2:
+        return
+    for source in potentials.sources[0]:
+        if are_pseudo_members(source.take(np.arange(min(source.n_rows, ROWS_AT_ONCE)))):
+            raise SeriesError(
+                f"{source.path}: holds the two pseudo-members that `comitia serve` sends in place of its members, and "
+                "an average under them means nothing; print extra_type='committee_member_energies' and give that"
+            )
+
+
+def precision_warnings(member_energies, path, unit):
+    """A warning where the printed energies are too coarse for the differences between members."""
+    if member_energies.shape[1] < 2 or path.suffix in HDF5:
+        return []
+    spacing = printed_resolution(path) * (HARTREE if unit == "hartree" else 1.0)
+    deviation = member_energies - member_energies.mean(axis=1, keepdims=True)
+    spread = np.sqrt(np.mean(deviation.var(axis=0)))
+    if spacing / np.sqrt(12) < 0.1 * spread or spread == 0:
+        return []
+    return [
+        f"{path}: energies are printed to {spacing:.1g} eV, the members differ by {spread:.1g} eV; print more digits "
+        "(<simulation floatformat='%24.16e'>), or subtract an offset"
+    ]

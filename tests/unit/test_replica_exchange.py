@@ -1,0 +1,130 @@
+"""A replica exchange of i-PI, followed by ensemble."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from comitia.engines.frames import gather
+from comitia.engines.ipi_files import bead_files
+from comitia.engines.ipi_output import read_committee, read_properties
+from comitia.engines.replica_exchange import find_exchange
+from comitia.errors import SeriesError, UsageError
+
+POTENTIAL = """
+import json
+import numpy as np
+from ipi.pes.dummy import Dummy_driver
+__DRIVER_NAME__ = "oscillators"
+__DRIVER_CLASS__ = "Oscillators"
+class Oscillators(Dummy_driver):
+    def compute_structure(self, cell, pos):
+        members = 0.025 * np.array([0.94, 0.98, 1.03, 1.05]) * (pos**2).sum()
+        return members.mean(), -0.05 * pos, cell * 0.0, json.dumps({"committee_pot": members.tolist()})
+"""
+INPUT = """<simulation verbosity='low' floatformat='%24.16e'>
+ <output prefix='run'>
+  <properties stride='2' filename='out'> [step, potential{electronvolt}, ensemble_temperature, ensemble_pressure,
+   temperature{kelvin}] </properties>
+  <trajectory filename='committee_pot' stride='3' extra_type='committee_pot'> extras </trajectory>
+ </output>
+ <total_steps> 120 </total_steps> <prng><seed> 1 </seed></prng>
+ <ffdirect name='potential'> <pes> custom </pes> <pes_path> potential.py </pes_path> </ffdirect>
+ <system_template> <labels> [ID, TEMP] </labels>
+  <instance> [cold, 100] </instance> <instance> [mild, 200] </instance> <instance> [hot, 300] </instance>
+  <template> <system prefix='ID'>
+   <initialize nbeads='2'> <file mode='xyz'> init.xyz </file>
+    <velocities mode='thermal' units='kelvin'> TEMP </velocities> </initialize>
+   <forces> <force forcefield='potential'/> </forces>
+   <ensemble> <temperature units='kelvin'> TEMP </temperature> </ensemble>
+   <motion mode='dynamics'> <dynamics mode='nvt'> <timestep units='femtosecond'> 0.5 </timestep>
+    <thermostat mode='pile_l'> <tau units='femtosecond'> 100 </tau> </thermostat> </dynamics> </motion>
+  </system> </template> </system_template>
+ <smotion mode='remd'> <remd> <stride> 3 </stride> </remd> </smotion>
+</simulation>
+"""
+
+
+@pytest.fixture(scope="module")
+def exchange_run(tmp_path_factory):
+    """Three replicas at 100, 200 and 300 K, of two beads and four members, that exchange often."""
+    pytest.importorskip("ipi")
+    folder = tmp_path_factory.mktemp("remd")
+    (folder / "potential.py").write_text(POTENTIAL)
+    (folder / "init.xyz").write_text(
+        "1\n# CELL(abcABC): 20 21 22 90 90 90 positions{angstrom} cell{angstrom}\nH 0 0 0\n"
+    )
+    (folder / "input.xml").write_text(INPUT)
+    program = Path(sys.executable).with_name("i-pi")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([program, "input.xml"], cwd=folder, env=environment, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.mark.parametrize("temperature", [100.0, 200.0, 300.0])
+def test_frames_of_a_temperature_come_from_all_replicas(exchange_run, temperature):
+    """Against i-PI's own record of the temperature of every replica; energies belong to the same frames."""
+    potentials = str(exchange_run / "mild_run.committee_pot_1")
+    frames = gather(potentials, [f"{exchange_run / 'hot_run.out'}:potential,5"], temperature)
+    read = frames.read()
+    steps = frames.series["potentials"].steps
+    assert_array_equal(steps, np.arange(0, 121, 6))
+    expected, temperatures = np.full((21, 4), np.nan), np.full(21, np.nan)
+    for name in ("cold", "mild", "hot"):
+        properties = read_properties_of(exchange_run / f"{name}_run.out")
+        committee = read_committee(bead_files(exchange_run / f"{name}_run.committee_pot_0"))
+        here = np.abs(properties["ensemble_temperature"][::3] - temperature) < 1e-3
+        expected[here] = committee.values[::2].mean(axis=1)[here]
+        temperatures[here] = properties["temperature"][::3][here]
+    assert_allclose(read.member_energies, expected, rtol=1e-12)
+    assert_allclose(read.observables[0], expected, rtol=1e-12)
+    assert_allclose(read.observables[1], temperatures, rtol=1e-12)
+    assert len(np.unique(frames.series["potentials"].replica)) == 3
+    # the potential that i-PI printed is that of the same frames
+    drive = gather(potentials, ["potentials"], temperature, driving=f"{exchange_run / 'cold_run.out'}:potential").read()
+    assert_allclose(drive.driving, read.member_energies.mean(axis=1), rtol=1e-6)
+
+
+def read_properties_of(path):
+    """What of a property file is finite, by name."""
+    text = path.read_text().replace("nan", "0.0")
+    path.with_suffix(".finite").write_text(text)
+    return {column.name: column.values for column in read_properties(path.with_suffix(".finite")).columns}
+
+
+def test_swaps_and_what_was_asked(exchange_run, tmp_path):
+    exchange = find_exchange(exchange_run / "hot_run.out")
+    assert_allclose(exchange.temperatures, [100, 200, 300], rtol=1e-6)
+    assert exchange.prefixes == ["cold_run", "mild_run", "hot_run"]
+    assert len(exchange.steps) > 10
+    for ensemble in range(3):  # by replica: where each was at each step
+        replicas = exchange.replica_of(ensemble, np.arange(121))
+        assert_array_equal(exchange.ensembles[np.searchsorted(exchange.steps, 50), replicas[50]], ensemble)
+    potentials = str(exchange_run / "cold_run.committee_pot_0")
+    with pytest.raises(SeriesError, match=r"no ensemble is at 250 K.*0: 100 K; 1: 200 K; 2: 300 K"):
+        gather(potentials, ["potentials"], 250.0)
+    with pytest.raises(SeriesError, match=r"no ensemble is number 1, at 300 K"):
+        gather(potentials, ["potentials"], 300.0, ensemble=1)
+    np.savetxt(tmp_path / "table", np.zeros(41))
+    with pytest.raises(SeriesError, match="is not i-PI's output"):
+        gather(potentials, [str(tmp_path / "table")], 300.0)
+    np.savetxt(tmp_path / "pots", np.zeros((41, 2)))
+    with pytest.raises(UsageError, match="not of a replica exchange"):
+        gather(str(tmp_path / "pots"), ["potentials"], 300.0, ensemble=0)
+
+
+def test_a_replica_that_is_missing_and_a_damaged_record(exchange_run, tmp_path):
+    for path in exchange_run.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "hot_run.committee_pot_1").unlink()
+    potentials = str(tmp_path / "cold_run.committee_pot_0")
+    with pytest.raises(SeriesError, match=r"hot_run\.committee_pot_1: cannot be read"):
+        gather(potentials, ["potentials"], 300.0)
+    record = tmp_path / "run.remd_idx"
+    record.write_text(record.read_text().replace(" 2 ", " 1 "))
+    with pytest.raises(SeriesError, match="not the ensembles of 3 replicas"):
+        gather(potentials, ["potentials"], 300.0)
