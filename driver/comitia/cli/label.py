@@ -18,7 +18,7 @@ SHOWN = 10  # failures that are named on the terminal; all of them are in --json
     "engine",
     required=True,
     metavar="ENGINE",
-    help="model:F, ase:MODULE:FACTORY, unix:NAME, tcp:HOST:PORT or lammps:IN.",
+    help="model:F, pyscf:NAME=VALUE,..., ase:MODULE:FACTORY, unix:NAME, tcp:HOST:PORT or lammps:IN.",
 )
 @click.option(
     "-o", "--output", required=True, metavar="OUT.xyz", type=click.Path(path_type=Path), help="Written whole."
@@ -29,7 +29,7 @@ SHOWN = 10  # failures that are named on the terminal; all of them are in --json
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written when workers may come; says where.")
 @click.option("--timeout", default=3600.0, show_default=True, type=Finite(0.1), help="Seconds for one structure.")
 @click.option(
-    "--workers", "n_workers", default=1, show_default=True, type=click.IntRange(1, 1024), help="LAMMPS processes."
+    "--workers", "n_workers", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes of LAMMPS, pyscf: or ase:."
 )
 @click.option("--threads", "n_threads", type=click.IntRange(1, 1024), help="Threads of a model; default all cores.")
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="Start of the path of unix:NAME.")
@@ -49,7 +49,8 @@ def command(stop, structures, engine, output, json_path, quiet, **options):
 
     \b
     comitia label pool.xyz --with unix:espresso -o labelled.xyz
-    comitia label pool.xyz --with ase:my_calculator:make -o labelled.xyz
+    comitia label pool.xyz --with ase:my_calculator:make --workers 4 -o labelled.xyz
+    comitia label pool.xyz --with pyscf:xc=pbe0,basis=def2-svp -o labelled.xyz
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     stop.patience = PATIENCE

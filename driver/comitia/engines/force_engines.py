@@ -5,26 +5,33 @@ import itertools
 import logging
 import os
 import secrets
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from comitia.engines.calculator_pool import CalculatorPool
+from comitia.engines.electronic_structure import electronic_structure
 from comitia.engines.lammps import find_program, remove_shared_memory
 from comitia.engines.processes import Child, stop_all
 from comitia.engines.sources import calculated, make_calculator
 from comitia.errors import ComitiaError, EngineError, SettingsError, StructureError
+from comitia.files import file_hash
 from comitia.potential.source import refuse_corrections
 from comitia.protocol.listeners import listen_tcp, listen_unix
 from comitia.protocol.requests import Failure, Request
 from comitia.protocol.worker import Deadlines
 from comitia.protocol.worker_pool import WorkerPool
+from comitia.structures import Keys, read_structures
 from comitia.units import HARTREE
 
 log = logging.getLogger(__name__)
 
-KINDS = "model:F, ase:MODULE:FACTORY, unix:NAME, tcp:HOST:PORT or lammps:IN"
+KINDS = "model:F, pyscf:NAME=VALUE,..., ase:MODULE:FACTORY, unix:NAME, tcp:HOST:PORT, lammps:IN or file:F[:KEY]"
+_KINDS = ("model", "pyscf", "ase", "unix", "tcp", "lammps", "file")
+SAME_PLACE = 1e-6  # Å between a structure and the one whose stored energy it takes
 LAMMPS_PREFIX = "/tmp/ipi_"  # LAMMPS looks for unix sockets nowhere else
 RESTARTS = 3  # times that LAMMPS may end without an answer before we believe that it cannot
 
@@ -44,13 +51,13 @@ class Label:
     Attributes
     ----------
     energy : float, eV
-    forces : (n_atoms, 3) array, eV/Å
+    forces : (n_atoms, 3) array, eV/Å, or None where they were not asked for
     virial : (3, 3) array, eV, or None where the engine has none
     extras : dict of numbers and arrays that JSON can hold, such as `energy_uncertainty`, eV
     """
 
     energy: float
-    forces: np.ndarray
+    forces: np.ndarray | None
     virial: np.ndarray | None
     extras: dict = field(default_factory=dict)
 
@@ -67,7 +74,8 @@ class EngineOptions:
     allow_remote : bool, whether other machines may connect
     sockets_prefix : str, start of the path of a unix socket that is given by name
     n_threads : int or None
-    n_workers : int, LAMMPS processes
+    n_workers : int, processes that we start: of LAMMPS, or with a calculator each
+    forces : bool, whether they are wanted; energies alone may cost half
     ready_file : Path or None, says where workers may come in, as soon as they may
     """
 
@@ -78,6 +86,7 @@ class EngineOptions:
     sockets_prefix: str = "/tmp/ipi_"
     n_threads: int | None = None
     n_workers: int = 1
+    forces: bool = True
     ready_file: Path | None = None
 
 
@@ -105,22 +114,62 @@ class ModelEngine:
 
 
 class CalculatorEngine:
-    """An ASE calculator, made by the function FACTORY of the module MODULE."""
+    """An ASE calculator: `ase:MODULE:FACTORY`, made by a function of a module, or `pyscf:SETTINGS`."""
 
-    def __init__(self, specification, options):
-        self.identity = {}
-        self._name = f"ase:{specification}"
-        self._make = lambda: make_calculator(specification, {}, Path.cwd())  # the user's module is beside the data
-        self._calculator = self._make()
+    def __init__(self, specification, forces=True):
+        self._name, self._forces = specification, forces
+        self._calculator, self.identity = self._make()
+
+    def _make(self):
+        kind, _, rest = self._name.partition(":")
+        if kind == "pyscf":
+            return electronic_structure(rest)
+        calculator = make_calculator(rest, {}, Path.cwd())  # the user's module is beside the data
+        source = getattr(sys.modules.get(rest.partition(":")[0]), "__file__", None)
+        return calculator, {} if source is None else {"module": file_hash(source)}
 
     def labels(self, frames):
         """As `ModelEngine.labels`."""
         for number, atoms in frames:
             try:
-                yield number, Label(*calculated(self._calculator, atoms.copy(), self._name))
+                yield number, Label(*calculated(self._calculator, atoms.copy(), self._name, self._forces))
             except ComitiaError as error:
                 yield number, Failure(error)
-                self._calculator = self._make()  # this one may be in any state
+                self._calculator, _ = self._make()  # this one may be in any state
+
+
+class StoredEnergies:
+    """Energies that an extended XYZ file has for structures, found by species, positions and cell."""
+
+    def __init__(self, rest):
+        path, separator, key = rest.rpartition(":")
+        if not separator or Path(rest).exists():
+            path, key = rest, "energy"
+        self.identity = {"file": file_hash(path)}
+        self._name = f"file:{rest}"
+        self._structures = read_structures(path, Keys(energy=key, forces=None, virial=None, stress=None))
+
+    def labels(self, frames):
+        """As `ModelEngine.labels`."""
+        known = {}
+        for structure in self._structures:
+            known.setdefault(structure.atoms.numbers.tobytes(), []).append(structure)
+        geometries = {key: np.array([_geometry(one.atoms) for one in alike]) for key, alike in known.items()}
+        for number, atoms in frames:
+            key = atoms.numbers.tobytes()
+            if key in known:
+                distance = np.abs(geometries[key] - _geometry(atoms)).max(axis=(1, 2))
+                nearest = int(np.argmin(distance))
+                energy = known[key][nearest].energy
+                if distance[nearest] < SAME_PLACE and energy is not None:
+                    yield number, Label(energy, None, None)
+                    continue
+            yield number, Failure(StructureError(f"{self._name}: has no energy of a structure with these positions"))
+
+
+def _geometry(atoms):
+    """Positions and cell, Å, in one array."""
+    return np.vstack([atoms.positions, atoms.cell.array])
 
 
 class WorkerEngine:
@@ -200,7 +249,7 @@ class LammpsEngine(WorkerEngine):
         self._program, self._environment = find_program()
         self._name = f"comitia-{os.getpid()}-{secrets.token_hex(4)}"
         super().__init__([listen_unix(LAMMPS_PREFIX + self._name)], options, self._look_after)
-        self.identity = {"input": _hash(self.path)}
+        self.identity = {"input": file_hash(self.path)}
         self._folder = tempfile.TemporaryDirectory(prefix="comitia-lammps-")
         self._children, self._n_dead = [], 0
 
@@ -247,12 +296,6 @@ def _reason(child):
     return errors[-1] if errors else child.last_line()
 
 
-def _hash(path):
-    from comitia.files import file_hash
-
-    return file_hash(path)
-
-
 @contextlib.contextmanager
 def open_engine(specification, options=None):
     """The engine that a specification names.
@@ -273,12 +316,20 @@ def open_engine(specification, options=None):
     """
     options = options or EngineOptions()
     kind, separator, rest = specification.partition(":")
-    if not separator or not rest or kind not in ("model", "ase", "unix", "tcp", "lammps"):
+    if not separator or not (rest or kind == "pyscf") or kind not in _KINDS:
         raise SettingsError(f"{specification!r} is no engine; give {KINDS}")
     if kind == "model":
         yield ModelEngine(rest, options)
-    elif kind == "ase":
-        yield CalculatorEngine(rest, options)
+    elif kind == "file":
+        yield StoredEnergies(rest)
+    elif kind in ("ase", "pyscf"):
+        engine = CalculatorEngine(specification, options.forces)
+        if options.n_workers == 1:
+            yield engine
+        else:
+            with contextlib.closing(CalculatorPool(specification, options.n_workers, options.forces)) as pool:
+                pool.identity = engine.identity
+                yield pool
     else:
         with contextlib.closing(_listening(kind, rest, options)) as engine:
             yield engine

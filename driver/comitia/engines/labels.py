@@ -26,7 +26,7 @@ LABELS = ("energy", "free_energy", "forces", "stress", "virial", "energy_uncerta
 
 
 class Journal:
-    """Labels of a file that is being labelled, one line each with checksum and JSON, found again after any end.
+    """Labels of structures, one line each with checksum and JSON, found again after any end.
 
     Parameters
     ----------
@@ -99,8 +99,10 @@ class Journal:
         return place
 
     def add(self, number, label):
-        """Keep the label of a frame."""
-        content = {"frame": number, "energy": label.energy, "forces": np.asarray(label.forces).tolist()}
+        """Keep the label of a frame, which has a number or a name."""
+        content = {"frame": number, "energy": label.energy, "forces": None}
+        if label.forces is not None:
+            content["forces"] = np.asarray(label.forces).tolist()
         content["virial"] = None if label.virial is None else np.asarray(label.virial).tolist()
         self._places[number] = self._append(content | {"extras": label.extras})
 
@@ -109,7 +111,7 @@ class Journal:
         self._file.seek(self._places[number])
         content = _content(self._file.readline())
         virial = None if content["virial"] is None else np.array(content["virial"])
-        forces = np.array(content["forces"]).reshape(-1, 3)
+        forces = None if content["forces"] is None else np.array(content["forces"]).reshape(-1, 3)
         return Label(content["energy"], forces, virial, content["extras"])
 
     def remove(self):
@@ -123,6 +125,13 @@ def _content(line):
     return json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else None
 
 
+def announce(engine, specification, options):
+    """Say in `options.ready_file` where workers may come in."""
+    if options is not None and options.ready_file is not None:
+        where = ", ".join(listener.address for listener in getattr(engine, "listeners", ()))
+        write_atomic(options.ready_file, f"ready: {where or specification}\n")
+
+
 def labelled_text(atoms, label):
     """A frame of extended XYZ with the labels in place of those it had."""
     from ase.calculators.singlepoint import SinglePointCalculator
@@ -132,7 +141,9 @@ def labelled_text(atoms, label):
     for place in (atoms.info, atoms.arrays):
         for name in [name for name in place if name in LABELS]:
             del place[name]
-    found = {"energy": label.energy, "forces": label.forces}
+    found = {"energy": label.energy}
+    if label.forces is not None:
+        found["forces"] = label.forces
     if label.virial is not None and atoms.cell.rank == 3:
         found["stress"] = -label.virial / atoms.cell.volume
     elif label.virial is not None and atoms.pbc.any():
@@ -190,11 +201,8 @@ def label_file(structures, specification, output, options=None, progress=True):
     begin = time.monotonic()
     n_frames = sum(1 for _ in read_frames(structures))
     failures = {}
-    ready_file = options and options.ready_file
     with open_engine(specification, options) as engine:
-        if ready_file:
-            where = ", ".join(listener.address for listener in getattr(engine, "listeners", ()))
-            write_atomic(ready_file, f"ready: {where or specification}\n")
+        announce(engine, specification, options)
         header = {"version": 1, "file of structures": file_hash(structures), "engine": [specification, engine.identity]}
         with Journal(output.with_name(output.name + ".labels"), header) as journal, Stages(progress) as stages:
             n_before = len(journal)

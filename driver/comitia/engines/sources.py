@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from comitia.errors import EngineError, PeerError, SettingsError
+from comitia.errors import ComitiaError, EngineError, PeerError, SettingsError
 from comitia.protocol.requests import Failure, Request
 
 
@@ -31,8 +31,10 @@ def make_calculator(specification, arguments, folder):
         sys.path.remove(str(folder))
 
 
-def calculated(calculator, atoms, name):
+def calculated(calculator, atoms, name, with_forces=True):
     """Energy (eV), forces (eV/Å) and virial (eV; None where it has none) that an ASE calculator gives.
+
+    Without forces it is asked for the energy alone, and they and the virial are None.
 
     Raises
     ------
@@ -43,16 +45,19 @@ def calculated(calculator, atoms, name):
 
     atoms.calc = calculator
     try:
-        energy, virial = float(atoms.get_potential_energy()), None
-        forces = np.array(atoms.get_forces(apply_constraint=False))
-        if atoms.cell.rank == 3:
+        energy, forces, virial = float(atoms.get_potential_energy()), None, None
+        if with_forces:
+            forces = np.array(atoms.get_forces(apply_constraint=False))
+        if with_forces and atoms.cell.rank == 3:
             try:
                 virial = -atoms.cell.volume * atoms.get_stress(voigt=False, apply_constraint=False)
             except PropertyNotImplementedError:
                 virial = None
+    except ComitiaError as error:
+        raise type(error)(f"{name}: {error}") from error
     except Exception as error:  # whatever a calculator raises
         raise EngineError(f"{name}: {type(error).__name__}: {error}") from error
-    if forces.shape != (len(atoms), 3):
+    if with_forces and forces.shape != (len(atoms), 3):
         raise EngineError(f"{name}: forces have shape {forces.shape}, there are {len(atoms)} atoms")
     for quantity, value in (("energy", energy), ("force", forces), ("virial", virial)):
         if value is not None and not np.isfinite(value).all():
