@@ -155,6 +155,7 @@ cdef extern from "members.h" nogil:
         const double *coupling
         const int32_t *function_start
         const int32_t *function
+        const int32_t *function_base
         const int32_t *slot_start
         const int32_t *source_start
         const int32_t *source_component

@@ -45,6 +45,7 @@ cdef class MemberKernel:
         self.p.coupling = self.reals(program["coupling"])
         self.p.function_start = self.integers(program["function_start"])
         self.p.function = self.integers(program["function"])
+        self.p.function_base = self.integers(program["function_base"])
         self.p.slot_start = self.integers(program["slot_start"])
         self.p.source_start = self.integers(program["source_start"])
         self.p.source_component = self.integers(program["source_component"])

@@ -135,9 +135,13 @@ static void multiply(const member_program *p, lanes *terms)
 
 /* --- from adjoints to forces ------------------------------------------------------------------------------------- */
 
-/* What neighbours of one species see: adjoints of the channels, contracted over pseudo-species. */
-INLINE void fill_slots(const member_program *program, int species, const lanes *adjoint, const int width, lanes *slots)
+/* What neighbours of one species see: adjoints of the channels, contracted over pseudo-species where they are. */
+INLINE const lanes *slots_of(const member_program *program, int species, const lanes *adjoint, const int width,
+                             lanes *room)
 {
+    if (program->slot_start[species] == program->slot_start[species + 1])
+        return adjoint;
+    lanes *slots = room;
     for (int s = program->slot_start[species]; s < program->slot_start[species + 1]; s++, slots += width) {
         lanes sum[TILE];
         UNROLLED (i, width)
@@ -148,22 +152,24 @@ INLINE void fill_slots(const member_program *program, int species, const lanes *
         UNROLLED (i, width)
             slots[i] = sum[i];
     }
+    return room;
 }
 
-/* `n_m` harmonics of one l from those on that slots and table begin with: adds what they give to the sums of
+/* `n_m` harmonics of one l from the m-th on, with which the table begins: adds what they give to the sums of
  * `together` neighbours from the lane on that radial functions, slopes and table begin with. */
-INLINE void gradient_of_m(const double *radial, const double *slope, const int32_t *function, int n_functions,
-                          const lanes *slots, const double *table, const int n_m, const int together, const int width,
-                          lanes *sum)
+INLINE void gradient_of_m(const double *radial, const double *slope, const int32_t *function, const int32_t *base,
+                          int n_functions, const lanes *slots, const double *table, int first_m, const int n_m,
+                          const int together, const int width, lanes *sum)
 {
     lanes value[SIDE_BY_SIDE * TOGETHER * TILE], derivative[SIDE_BY_SIDE * TOGETHER * TILE];
     UNROLLED (i, n_m * together * width)
         value[i] = derivative[i] = (lanes){0};
     for (int f = 0; f < n_functions; f++) {
         const size_t of = (size_t)function[f] * LANES;
+        const lanes *of_function = slots + (size_t)(base[f] + first_m) * width;
         UNROLLED (m, n_m)
             UNROLLED (i, width) {
-                const lanes slot = slots[(m * n_functions + f) * width + i];
+                const lanes slot = of_function[m * width + i];
                 UNROLLED (j, together) {
                     value[(m * together + j) * width + i] += radial[of + j] * slot;
                     derivative[(m * together + j) * width + i] += slope[of + j] * slot;
@@ -181,42 +187,43 @@ INLINE void gradient_of_m(const double *radial, const double *slope, const int32
 }
 
 /* The same for all harmonics of one l. */
-INLINE void gradient_of_l(const double *radial, const double *slope, const int32_t *function, int n_functions, int l,
-                          const lanes *slots, const double *table, const int together, const int width, lanes *sum)
+INLINE void gradient_of_l(const double *radial, const double *slope, const int32_t *function, const int32_t *base,
+                          int n_functions, int l, const lanes *slots, const double *table, const int together,
+                          const int width, lanes *sum)
 {
     lanes total[TOGETHER * N_TABLE * TILE];
     UNROLLED (i, together * N_TABLE * width)
         total[i] = sum[i];
     int m = 0;
     for (; m + SIDE_BY_SIDE <= 2 * l + 1; m += SIDE_BY_SIDE)
-        gradient_of_m(radial, slope, function, n_functions, slots + m * n_functions * width,
-                      table + m * N_TABLE * LANES, SIDE_BY_SIDE, together, width, total);
+        gradient_of_m(radial, slope, function, base, n_functions, slots, table + m * N_TABLE * LANES, m, SIDE_BY_SIDE,
+                      together, width, total);
     for (; m < 2 * l + 1; m++)
-        gradient_of_m(radial, slope, function, n_functions, slots + m * n_functions * width,
-                      table + m * N_TABLE * LANES, 1, together, width, total);
+        gradient_of_m(radial, slope, function, base, n_functions, slots, table + m * N_TABLE * LANES, m, 1, together,
+                      width, total);
     UNROLLED (i, together * N_TABLE * width)
         sum[i] = total[i];
 }
 
 /* Neighbours [begin, end) of block b, which are of one species: sum[lane][theta phi r], the parts of dE/dr_ij before
  * the first two are divided by r. */
-INLINE void block_gradient(const descriptor *d, const environment *env, int b, int begin, int end,
-                           const int32_t *function_start, const int32_t *function, const lanes *slots,
-                           const lanes *table, const int width, lanes *sum)
+INLINE void block_gradient(const descriptor *d, const member_program *program, const environment *env, int b, int begin,
+                           int end, const lanes *slots, const lanes *table, const int width, lanes *sum)
 {
+    const int32_t *start = program->function_start + (size_t)env->species[b * LANES + begin] * (d->l_max + 2);
     const double *radial = (const double *)(env->radial + (size_t)b * radial_rows(d));
     const double *slope = (const double *)(env->slope + (size_t)b * radial_rows(d));
     memset(sum + begin * N_TABLE * width, 0, (end - begin) * N_TABLE * width * sizeof(lanes));
     for (int l = 0; l <= d->l_max; l++) {
-        const int n = function_start[l + 1] - function_start[l], v_pairs = begin + (end - begin) / TOGETHER * TOGETHER;
-        const int32_t *of_l = function + function_start[l];
+        const int n = start[l + 1] - start[l], v_pairs = begin + (end - begin) / TOGETHER * TOGETHER;
+        const int32_t *function = program->function + start[l], *base = program->function_base + start[l];
         const double *harmonics = (const double *)(table + l * l * N_TABLE);
         for (int v = begin; v < v_pairs; v += TOGETHER)
-            gradient_of_l(radial + v, slope + v, of_l, n, l, slots, harmonics + v, TOGETHER, width,
+            gradient_of_l(radial + v, slope + v, function, base, n, l, slots, harmonics + v, TOGETHER, width,
                           sum + v * N_TABLE * width);
         for (int v = v_pairs; v < end; v++)
-            gradient_of_l(radial + v, slope + v, of_l, n, l, slots, harmonics + v, 1, width, sum + v * N_TABLE * width);
-        slots += n * (2 * l + 1) * width;
+            gradient_of_l(radial + v, slope + v, function, base, n, l, slots, harmonics + v, 1, width,
+                          sum + v * N_TABLE * width);
     }
 }
 
@@ -257,6 +264,7 @@ INLINE void centre_forces(const descriptor *d, const member_program *program, co
                           const int width)
 {
     lanes own[3 * TILE], virial[9 * TILE], sum[LANES * N_TABLE * TILE];
+    const lanes *slots = NULL;
     int last_species = -1;
     memset(own, 0, sizeof own);
     memset(virial, 0, sizeof virial);
@@ -270,12 +278,11 @@ INLINE void centre_forces(const descriptor *d, const member_program *program, co
         harmonics_gradient(&d->harmonics, d->l_max, &parts, &frame, env->unit[3 * b + 2], w->table);
         for (int v = 0, end; v < count; v = end) {
             if (species[v] != last_species)
-                fill_slots(program, species[v], adjoint, width, w->slots);
+                slots = slots_of(program, species[v], adjoint, width, w->slots);
             last_species = species[v];
             for (end = v + 1; end < count && species[end] == last_species; end++)
                 ;
-            block_gradient(d, env, b, v, end, program->function_start + (size_t)last_species * (d->l_max + 2),
-                           program->function, w->slots, w->table, width, sum);
+            block_gradient(d, program, env, b, v, end, slots, w->table, width, sum);
         }
         for (int v = 0; v < count; v++)
             add_neighbour(env, &frame, b, v, sum + v * N_TABLE * width, to, width, own, virial);

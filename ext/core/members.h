@@ -23,8 +23,9 @@ typedef struct {
     const double *coupling;        /* coefficients in the order of coupling.h, from product_coupling on */
     const int32_t *function_start; /* [n_species][l_max + 2] radial functions that a neighbour of a species meets */
     const int32_t *function;
-    const int32_t *slot_start;   /* [n_species + 1] slots of a species: [l][m][function] */
-    const int32_t *source_start; /* [n_slots + 1] adjoints of components that a slot adds up */
+    const int32_t *function_base; /* the 2 l + 1 slots of each; components where the species has no slots of its own */
+    const int32_t *slot_start;    /* [n_species + 1] */
+    const int32_t *source_start;  /* [n_slots + 1] adjoints of components that a slot adds up */
     const int32_t *source_component;
     const double *source_factor;
     int most_slots; /* of one species */

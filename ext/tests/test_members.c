@@ -14,7 +14,8 @@ typedef struct {
     int32_t product_l[3 * MOST_PRODUCTS], product_first[MOST_PRODUCTS], product_second[MOST_PRODUCTS],
         product_base[MOST_PRODUCTS], product_coupling[MOST_PRODUCTS];
     int32_t function_start[MODEL_N_SPECIES * (MODEL_L_MAX + 2)],
-        function[MODEL_N_SPECIES * (MODEL_L_MAX + 1) * MODEL_N_RADIAL];
+        function[MODEL_N_SPECIES * (MODEL_L_MAX + 1) * MODEL_N_RADIAL],
+        function_base[MODEL_N_SPECIES * (MODEL_L_MAX + 1) * MODEL_N_RADIAL];
     int32_t slot_start[MODEL_N_SPECIES + 1], source_start[MODEL_N_SPECIES * MODEL_N_LM * MODEL_N_RADIAL + 1],
         source_component[MODEL_N_SPECIES * MODEL_N_LM * MODEL_N_RADIAL * MODEL_N_CHANNELS];
     double source_factor[MODEL_N_SPECIES * MODEL_N_LM * MODEL_N_RADIAL * MODEL_N_CHANNELS];
@@ -118,7 +119,7 @@ static void arrange_dots(members_model *mm)
     mm->channel_base[N_Q_L] = MODEL_N_COMPONENTS;
 }
 
-/* Slots of a neighbour's species: [l][m][n], each the sum over the channels that the species is part of. */
+/* Slots of a neighbour's species: [l][n][m], each the sum over the channels that the species is part of. */
 static void fill_sources(members_model *mm, const model *m)
 {
     int n_slots = 0, n_sources = 0, n_functions = 0;
@@ -126,10 +127,9 @@ static void fill_sources(members_model *mm, const model *m)
         for (int l = 0; l <= MODEL_L_MAX; l++) {
             mm->function_start[species * (MODEL_L_MAX + 2) + l] = n_functions;
             for (int n = 0; n < MODEL_N_RADIAL; n++) {
+                mm->function_base[n_functions] = n_slots - mm->slot_start[species];
                 mm->function[n_functions++] = n;
-            }
-            for (int lm = l * l; lm < (l + 1) * (l + 1); lm++) {
-                for (int n = 0; n < MODEL_N_RADIAL; n++) {
+                for (int lm = l * l; lm < (l + 1) * (l + 1); lm++) {
                     for (int k = 0; k < MODEL_N_CHANNELS; k++) {
                         mm->source_component[n_sources] = (k * MODEL_N_RADIAL + n) * MODEL_N_LM + lm;
                         mm->source_factor[n_sources++] = m->contraction[k][species];
@@ -165,6 +165,7 @@ static members_model *members_model_new(const model *m)
     mm->p.coupling = mm->couplings->coupling;
     mm->p.function_start = mm->function_start;
     mm->p.function = mm->function;
+    mm->p.function_base = mm->function_base;
     mm->p.slot_start = mm->slot_start;
     mm->p.source_start = mm->source_start;
     mm->p.source_component = mm->source_component;

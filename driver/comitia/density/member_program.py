@@ -71,22 +71,29 @@ def _slopes(row, blocks):
 def _slots(components, contraction, l_max):
     """Which radial functions the neighbours of each species meet, and the components behind each function and harmonic.
 
+    Where these are the components themselves, the species needs no slots of its own.
+
     Parameters
     ----------
     components : (lm, function, channel), arrays over all components
     """
-    slot_start, function_start, functions, sources = [0], [], [], []
+    slot_start, function_start, functions, bases, sources = [0], [], [], [], []
     for u in contraction.T:
         of_slot = {}
         for c, (lm, function, channel) in enumerate(zip(*components, strict=True)):
             if u[channel]:
-                of_slot.setdefault((math.isqrt(lm), lm, function), []).append((c, u[channel]))
-        met = sorted({(l, function) for l, _, function in of_slot})
+                of_slot.setdefault((math.isqrt(lm), function, lm), []).append((c, u[channel]))
+        met = sorted({(l, function) for l, function, _ in of_slot})
+        slots = [of_slot[slot] for slot in sorted(of_slot)]
+        first = [sum(2 * l + 1 for l, _ in met[:f]) for f in range(len(met))]
+        if all(len(slot) == 1 and slot[0][1] == 1 for slot in slots):
+            first, slots = [slots[f][0][0] for f in first], []
         function_start += [len(functions) + sum(other < l for other, _ in met) for l in range(l_max + 2)]
         functions += [function for _, function in met]
-        sources += [of_slot[slot] for slot in sorted(of_slot)]
+        bases += first
+        sources += slots
         slot_start.append(len(sources))
-    return slot_start, function_start, functions, sources
+    return slot_start, function_start, functions, bases, sources
 
 
 def arrange_members(features, program, contraction, l_max):
@@ -119,7 +126,7 @@ def arrange_members(features, program, contraction, l_max):
     dot_other, dot_feature, dot_factor = _columns([dot for of in dots for dot in of], 3)
 
     components = [program[f"component_{name}"].tolist() for name in ("lm", "function", "channel")]
-    slot_start, function_start, functions, sources = _slots(components, np.asarray(contraction), l_max)
+    slot_start, function_start, functions, bases, sources = _slots(components, np.asarray(contraction), l_max)
     source_component, source_factor = _columns([source for of in sources for source in of], 2)
     products = np.array(blocks.products, np.int32).reshape(-1, 7)
     return {
@@ -138,6 +145,7 @@ def arrange_members(features, program, contraction, l_max):
         "coupling": blocks.coupling,
         "function_start": function_start,
         "function": functions,
+        "function_base": bases,
         "slot_start": slot_start,
         "source_start": _starts(sources),
         "source_component": source_component,
