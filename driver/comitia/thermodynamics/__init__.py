@@ -11,6 +11,7 @@ from comitia.thermodynamics.corrected import (
     reweight_to_reference,
 )
 from comitia.thermodynamics.moments import MemberMoments
+from comitia.thermodynamics.observable_models import ModelAverage, reweight_models
 from comitia.thermodynamics.perturbation import FreeEnergyDifference, perturb
 from comitia.thermodynamics.profiles import Profile, profile
 from comitia.thermodynamics.resampling import Estimate, bootstrap, error_of_sum, estimate
@@ -30,6 +31,7 @@ __all__ = [
     "Estimate",
     "FreeEnergyDifference",
     "MemberMoments",
+    "ModelAverage",
     "Profile",
     "averages",
     "block_sums",
@@ -50,6 +52,7 @@ __all__ = [
     "profile",
     "reweight",
     "reweight_all",
+    "reweight_models",
     "reweight_to_reference",
     "statistical_inefficiency",
     "stratified_frames",
