@@ -29,7 +29,12 @@ SHOWN = 10  # failures that are named on the terminal; all of them are in --json
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Written when workers may come; says where.")
 @click.option("--timeout", default=3600.0, show_default=True, type=Finite(0.1), help="Seconds for one structure.")
 @click.option(
-    "--workers", "n_workers", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes of LAMMPS, pyscf: or ase:."
+    "--workers",
+    "n_workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1024),
+    help="Processes of LAMMPS, pyscf: or ase:.",
 )
 @click.option("--threads", "n_threads", type=click.IntRange(1, 1024), help="Threads of a model; default all cores.")
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="Start of the path of unix:NAME.")

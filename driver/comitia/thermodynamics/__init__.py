@@ -11,6 +11,7 @@ from comitia.thermodynamics.corrected import (
     reweight_to_reference,
 )
 from comitia.thermodynamics.moments import MemberMoments
+from comitia.thermodynamics.multistate import MultistateEnsemble
 from comitia.thermodynamics.observable_models import ModelAverage, reweight_models
 from comitia.thermodynamics.perturbation import FreeEnergyDifference, perturb
 from comitia.thermodynamics.profiles import Profile, profile
@@ -32,6 +33,7 @@ __all__ = [
     "FreeEnergyDifference",
     "MemberMoments",
     "ModelAverage",
+    "MultistateEnsemble",
     "Profile",
     "averages",
     "block_sums",

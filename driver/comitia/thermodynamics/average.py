@@ -33,9 +33,9 @@ class Average:
     verdict : "exact", "reliable", "doubtful" or "unreliable"
     reason : str, one sentence on the verdict
     n_frames : int
-    method : "cea" or "direct"
+    method : "cea", "direct" or "mbar"
     second_order : float, rms over members of the first term that the cumulant expansion leaves out;
-        None with direct reweighting
+        None without an expansion
     spread : (n_members,) array, standard deviation of beta (V_k - V_d)
     contributions : (n_blocks, n_members) array, of blocks of frames to the deviation of `members`, as in `Estimate`;
         None where they are not kept
