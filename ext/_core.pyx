@@ -6,6 +6,7 @@ from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
 from libc.math cimport fabs, fmax, sqrt
 from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memcpy
 
 import os
 

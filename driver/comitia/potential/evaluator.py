@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comitia._core import combine, keep, members_of, spread_weights, statistics_of
+from comitia._core import combine, combined_weights, keep, members_of, spread_weights, statistics_of
 from comitia.errors import ModelError, NumericalError
 from comitia.potential.incremental import FEWEST_ATOMS, Trials
 from comitia.threads import default_threads
@@ -26,7 +26,7 @@ class Predictions:
     uncertainty_virials: np.ndarray | None = None  # (n_structures, 3, 3) -dσ/d(strain), eV
 
 
-def committee_energies(mean, deviations, sums):
+def committee_energies(mean, deviations, sums, apart=None):
     """Energies of the calibrated members: the mean's, plus what each deviates by.
 
     Parameters
@@ -34,13 +34,14 @@ def committee_energies(mean, deviations, sums):
     mean : (n_structures,) array, eV
     deviations : (n_members, width) calibrated weights less their mean
     sums : (n_structures, width) summed features
+    apart : (n_structures, n_members) deviations times sums, eV, where these are known
 
     Returns
     -------
     energies (n_structures,), member energies (n_structures, n_members), uncertainties (n_structures,): the energy
     is the mean of the members to the last bit.
     """
-    members = members_of(sums, deviations, mean)
+    members = members_of(sums, deviations, mean) if apart is None else mean[:, None] + apart
     energies, spread = statistics_of(members)
     return energies, members, spread
 
@@ -84,7 +85,8 @@ def evaluate_uncertainty(potential, batch, n_threads):
 
     Returns
     -------
-    dict of `atomic_energies`, `energies`, `forces`, `virials`, `sums`, `finite` as `Kernel.evaluate` makes them, and
+    dict of `atomic_energies`, `energies`, `forces`, `virials`, `sums`, `finite` as `Kernel.evaluate` makes them,
+    `members_apart` (n_structures, n_members), eV, how far the energies of the members are from the mean, and
     `uncertainty_gradients` (n_atoms, 3), eV/Å, `uncertainty_virials` (n_structures, 3, 3), eV.
 
     Imbalzano et al., J. Chem. Phys. 154, 074102 (2021).
@@ -100,6 +102,7 @@ def evaluate_uncertainty(potential, batch, n_threads):
         "forces": found["forces"][0],
         "virials": found["virials"][0],
         "sums": sums,
+        "members_apart": members,
         "finite": found["finite"],
         "uncertainty_gradients": -found["forces"][1],
         "uncertainty_virials": found["virials"][1],
@@ -190,7 +193,7 @@ class Evaluator:
         energies, member_energies, sigma = found["energies"] + self._e0, None, None
         if potential.n_members > 1:
             energies, member_energies, sigma = committee_energies(
-                energies, potential.deviations, found["sums"].reshape(n, -1)
+                energies, potential.deviations, found["sums"].reshape(n, -1), found.get("members_apart")
             )
         member_forces = member_virials = None
         if "member_forces" in found:
@@ -235,15 +238,15 @@ class Evaluator:
         batch, n = self.batch(positions, cells), len(positions)
         sums = keep(potential.kernel, batch, self.n_threads)
         flat = sums.reshape(n, -1)
-        members = members_of(flat, potential.deviations, flat @ potential.mean_weights.ravel() + self._e0)
-        combination = choose(members)
-        scale = combination.coefficients.sum(axis=1)
-        weights = scale[:, None] * potential.mean_weights.ravel() + combination.coefficients @ potential.deviations
-        found = combine(potential.kernel, batch, weights.reshape(n, 1, *potential.mean_weights.shape), np.zeros(1))
+        mean = members_of(flat, potential.mean_weights.reshape(1, -1), np.full(n, self._e0))[:, 0]
+        combination = choose(members_of(flat, potential.deviations, mean))
+        weights = combined_weights(combination.coefficients, potential.mean_weights, potential.deviations)
+        found = combine(potential.kernel, batch, weights, np.zeros(1))
         forces, virials = found["forces"][0], found["virials"][0]
         energies = found["atomic_energies"][0]
-        finite = bool(np.isfinite(energies.sum()) and np.isfinite(forces.sum()))
-        refuse_non_finite({"atomic_energies": energies, "forces": forces, "finite": finite}, [self.n_atoms] * n)
+        refuse_non_finite(
+            {"atomic_energies": energies, "forces": forces, "finite": found["finite"]}, [self.n_atoms] * n
+        )
         return combination, forces.reshape(n, self.n_atoms, 3), virials
 
     def member_directional(self, positions, cells, directions):

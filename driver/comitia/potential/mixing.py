@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from comitia._core import mixed
+
 FINENESS = 100  # steps of ln d by which pseudo-members change places
 FEWEST = 8  # such steps from which they are recognised
 
@@ -62,22 +64,17 @@ def combine_members(raw, weights=None, alpha=1.0, drive="mean", baseline_uncerta
     Imbalzano et al., J. Chem. Phys. 154, 074102 (2021).
     """
     n_members = raw.shape[1]
-    p = np.full(n_members, 1 / n_members) if weights is None else np.asarray(weights, float)
-    mean = raw @ p
-    deviations = alpha * (raw - mean[:, None])
-    members = mean[:, None] + deviations if alpha != 1.0 else raw
-    variance = n_members / (n_members - 1) * (deviations**2 @ p) if n_members > 1 else None
-    sigma = None if variance is None else np.sqrt(variance)
-    energies, coefficients, w = mean, np.broadcast_to(p, raw.shape), None
-    if drive != "mean":
-        energies, coefficients = members[:, int(drive)], np.broadcast_to(np.eye(n_members)[int(drive)], raw.shape)
-    elif baseline_uncertainty is not None:
-        square = baseline_uncertainty**2
-        w = square / (square + variance)
-        slope = 2 * n_members / (n_members - 1) * square * mean / (square + variance) ** 2
-        energies, coefficients = w * mean, p * (w[:, None] - slope[:, None] * deviations)
-    coefficients = alpha * coefficients + (1 - alpha) * coefficients.sum(axis=1, keepdims=True) * p
-    return Combination(energies, members, coefficients, sigma, w)
+    p = np.full(n_members, 1 / n_members) if weights is None else np.ascontiguousarray(weights, float)
+    raw = np.ascontiguousarray(raw, float)
+    driving = -1 if drive == "mean" else int(drive)
+    error = -1.0 if baseline_uncertainty is None or driving >= 0 else baseline_uncertainty
+    energies, coefficients, variances, w = mixed(raw, p, alpha, driving, error)
+    members = raw
+    if alpha != 1.0:
+        mean = (raw @ p)[:, None]
+        members = mean + alpha * (raw - mean)
+    sigma = np.sqrt(variances) if n_members > 1 else None
+    return Combination(energies, members, coefficients, sigma, w if error >= 0 else None)
 
 
 def uncertainty_coefficients(members, uncertainties, weights=None, alpha=1.0):

@@ -236,7 +236,9 @@ class Potential:
         uncertainty = member_forces
         if self.n_members > 1:
             sums = found["sums"].reshape(len(structures), -1)
-            energies, member_energies, sigma = committee_energies(energies, self.deviations, sums)
+            energies, member_energies, sigma = committee_energies(
+                energies, self.deviations, sums, found.get("members_apart")
+            )
             sigma = sigma.tolist()
         if "member_forces" in found:
             member_forces = np.split(found["member_forces"], ends, axis=1)
