@@ -21,6 +21,7 @@ COMMANDS = {
     "label": "energies and forces of structures from any engine",
     "sample": "i-PI and its force clients under one command",
     "reweight": "averages under every committee member, with their errors",
+    "perturb": "free energies and averages carried to a reference method",
 }
 
 

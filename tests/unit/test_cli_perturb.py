@@ -1,0 +1,192 @@
+"""`comitia perturb` from the command line, on frames whose reference energies a file has."""
+
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+from ipi_files import write_restart
+from models import crystal, small_model
+
+from comitia.cli import main
+from comitia.thermodynamics import perturb
+from comitia.units import KB
+
+KT = KB * 300
+N_FRAMES = 120
+
+
+@pytest.fixture
+def comitia(monkeypatch, capsys, tmp_path):
+    """Call the command line in a folder with a model and frames: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    potential = small_model()
+    potential.save(tmp_path / "model.safetensors")
+    frames = [crystal((18,), (1, 1, 1), rattle=0.1, seed=seed) for seed in range(N_FRAMES)]
+    write(tmp_path / "frames.xyz", frames, format="extxyz")
+    from ase.io import read
+
+    frames = read(tmp_path / "frames.xyz", ":")
+    for number, atoms in enumerate(frames):
+        x = atoms.positions[0, 0]
+        atoms.info["reference"] = potential.compute(atoms).energy + 0.5 * KT * np.cos(40 * x) - 75.0
+        atoms.info["x"], atoms.info["state"] = x, number % 2
+    write(tmp_path / "frames.xyz", frames, format="extxyz")
+
+    def call(*arguments, trajectory="frames.xyz"):
+        command = ["comitia", "perturb", "--trajectory", trajectory, "--model", "model.safetensors", "--temperature"]
+        command += ["300", "--reference", "file:frames.xyz:reference", *arguments]
+        monkeypatch.setattr("sys.argv", list(map(str, command)))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code, captured.out, captured.err
+
+    call.frames, call.potential = frames, potential
+    return call
+
+
+def result(folder="perturbation"):
+    with open(f"{folder}/perturbation.json") as file:
+        return json.load(file)
+
+
+def test_the_numbers_are_those_of_the_energies(comitia, tmp_path):
+    code, said, _ = comitia("--frames", "all", "--constant", -75, "--molecules", 4, "--trained")
+    assert code == 0
+    content, frames = result(), comitia.frames
+    model = np.array([comitia.potential.compute(atoms).energy for atoms in frames])
+    expected = perturb(model, np.array([atoms.info["reference"] for atoms in frames]) + 75, 300.0)
+    assert content["value"] == pytest.approx(expected.delta_f, abs=1e-7)
+    assert content["statistical_error"] == pytest.approx(expected.error, rel=1e-3)
+    assert content["per_atom"]["value"] == pytest.approx(expected.delta_f / 4, abs=1e-7)
+    assert content["per_molecule"]["value"] == content["per_atom"]["value"]
+    assert content["n_called"] == N_FRAMES
+    assert content["calibration"]["verdict"] in ("consistent", "inconsistent")
+    assert content["verdict"] in said
+    assert (tmp_path / "perturbation" / "perturbation.png").stat().st_size > 10_000
+    assert comitia("--frames", "all")[0] == 0
+    assert result()["n_called"] == 0
+    assert result()["value"] == pytest.approx(content["value"] - 75)
+
+
+def test_observables_and_states_go_with_it(comitia):
+    code, said, _ = comitia("--frames", "all", "--observable", "frames.xyz:x", "--states", "frames.xyz:state")
+    assert code == 0
+    content = result()
+    shift = np.array([np.cos(40 * atoms.info["x"]) / 2 for atoms in comitia.frames])
+    x, weights = np.array([atoms.info["x"] for atoms in comitia.frames]), np.exp(-shift)
+    assert content["observables"]["frames.xyz:x"]["value"] == pytest.approx(weights @ x / weights.sum(), rel=1e-4)
+    assert abs(content["difference_of_states"]["value"]) < 1  # no constant
+    assert "under the reference" in said
+    assert "depends on the energy constant" not in said
+
+
+def test_stratified_frames_carry_their_weights(comitia):
+    code, *_ = comitia("--stratify", "frames.xyz:x", "--bins", 4, "--frames", 40, "--constant", -75)
+    assert code == 0
+    content = result()
+    assert content["n_frames"] == 40
+    assert abs(content["value"]) < 5 * content["statistical_error"] + 0.25 * KT
+
+
+def test_a_difference_compares_like_with_like(comitia, tmp_path):
+    assert comitia("--frames", "all", "-o", "first")[0] == 0
+    code, *_ = comitia("--frames", "all", "--skip", 20, "--minus", "first/perturbation.json")
+    assert code == 0
+    content, first = result(), result("first")
+    assert content["difference"]["value"] == pytest.approx(content["value"] - first["value"])
+    assert content["difference"]["statistical_error"] == pytest.approx(
+        np.hypot(content["statistical_error"], first["statistical_error"])
+    )
+    code, _, complained = comitia("--frames", "all", "--constant", 1, "--minus", "first/perturbation.json")
+    assert code == 2
+    assert "energy constant" in complained
+    assert comitia("--minus", "model.safetensors")[0] == 3
+
+
+def test_constants_of_one_composition(comitia, tmp_path):
+    assert comitia("--frames", "all", "--constant", "Ar=-18.75")[0] == 0
+    assert result()["constant"] == -75.0
+    write(tmp_path / "one.xyz", comitia.frames[3], format="extxyz")
+    assert comitia("--frames", "all", "--constant", "one.xyz")[0] == 0
+    x = comitia.frames[3].info["x"]
+    assert result()["constant"] == pytest.approx(-75 + 0.5 * KT * np.cos(40 * x), abs=1e-6)
+    assert comitia("--frames", "all", "--constant", "He=1")[0] == 2
+    write(tmp_path / "other.xyz", Atoms("Ar"), format="extxyz")
+    assert comitia("--frames", "all", "--constant", "other.xyz")[0] == 3
+
+
+def write_ipi(folder, frames, n_beads=2):
+    """The frames as beads of path integrals: i-PI's files; structures of both beads for the reference."""
+    stored = []
+    for bead in range(n_beads):
+        lines = []
+        for step, atoms in enumerate(frames):
+            cell = atoms.cell.cellpar()
+            here = atoms.copy()
+            here.positions = np.round(atoms.positions + 0.01 * bead, 5)
+            lines += [str(len(here)), "# CELL(abcABC): " + " ".join(f"{c:.5f}" for c in cell)]
+            lines[-1] += f"  Step: {step}  Bead: {bead} positions{{angstrom}}  cell{{angstrom}}"
+            lines += [f"Ar {x:.5e} {y:.5e} {z:.5e}" for x, y, z in here.positions]
+            stored.append(here)
+        (folder / f"run.pos_{bead}.xyz").write_text("\n".join(lines) + "\n")
+    return stored
+
+
+def test_all_beads_of_a_path_integral(comitia, tmp_path):
+    cubic = [Atoms("Ar4", np.round(atoms.positions, 5), cell=[6, 6, 6], pbc=True) for atoms in comitia.frames]
+    stored = write_ipi(tmp_path, cubic)
+    for atoms in stored:
+        atoms.info["reference"] = comitia.potential.compute(atoms).energy + 0.3 * KT * np.cos(
+            40 * atoms.positions[0, 0]
+        )
+    write(tmp_path / "beads.xyz", stored, format="extxyz")
+    options = ["--reference", "file:beads.xyz:reference", "--frames", "all"]
+    code, _, complained = comitia(*options, trajectory="run.pos_0.xyz")
+    assert code == 2
+    assert "give --pbc or --no-pbc" in complained
+    code, _, complained = comitia(*options, "--pbc", trajectory="run.pos_0.xyz")
+    assert code == 0, complained
+    content = result()
+    assert content["n_beads"] == 2
+    assert content["n_called"] == 2 * N_FRAMES
+    assert content["steps"] == list(range(N_FRAMES))
+    shifts = 0.3 * KT * np.cos(40 * np.array([atoms.positions[0, 0] for atoms in stored])).reshape(2, -1).mean(axis=0)
+    assert content["value"] == pytest.approx(-KT * np.log(np.mean(np.exp(-shifts / KT))), abs=1e-5)
+    code, *_ = comitia(*options, "--pbc", "--beads", 1, trajectory="run.pos_0.xyz")
+    assert code == 0
+    assert result()["method"] == "first cumulant"
+    assert comitia(*options, "--pbc", "--beads", 3, trajectory="run.pos_0.xyz")[0] == 2
+    (tmp_path / "run.pos_0.xyz").unlink()
+    code, _, complained = comitia(*options, "--pbc", trajectory="run.pos_1.xyz")
+    assert code == 3
+    assert "missing" in complained
+
+
+def test_the_temperature_of_the_run(comitia, tmp_path):
+    cubic = [Atoms("Ar4", np.round(atoms.positions, 5), cell=[6, 6, 6], pbc=True) for atoms in comitia.frames]
+    write_ipi(tmp_path, cubic, n_beads=1)
+    write_restart(tmp_path, temperature=250.0)
+    code, _, complained = comitia("--pbc", "--frames", "all", trajectory="run.pos_0.xyz")
+    assert code == 3
+    assert "the run is at 250 K" in complained
+
+
+def test_other_energies_are_unreliable(comitia, tmp_path):
+    """The reference energies of other frames: --strict says so with its exit code."""
+    energies = np.random.default_rng(1).permutation([atoms.info["reference"] for atoms in comitia.frames])
+    for atoms, energy in zip(comitia.frames, energies, strict=True):
+        atoms.info["reference"] = energy
+    write(tmp_path / "frames.xyz", comitia.frames, format="extxyz")
+    code, said, _ = comitia("--frames", "all", "--strict")
+    assert code == 6
+    assert "not correlated" in said
+
+
+def test_both_ends(comitia):
+    code, said, _ = comitia("--frames", "all", "--reference-trajectory", "frames.xyz")
+    assert code == 0
+    assert result()["both_ends"]["method"] == "acceptance ratio"
+    assert "both ends (BAR)" in said
