@@ -36,7 +36,7 @@ class Near(Calculator):
         with open("calls", "a") as file:
             file.write(f"{x!r}\\n")
         time.sleep(self.pause)
-        if os.environ.get("REFERENCE_FAILS") == f"{atoms.positions[1, 0]:.3f}":
+        if os.environ.get("REFERENCE_FAILS") == f"{atoms.positions[1, 0]:.7f}":
             raise RuntimeError("no convergence")
         self.results["energy"] = self.potential.compute(atoms).energy + 0.02 * np.cos(40 * x) + 3.0
 
@@ -44,16 +44,20 @@ class Near(Calculator):
 def make():
     return Near()
 """
-N_FRAMES = 160
+N_FRAMES = 30
 
 
 @pytest.fixture
 def folder(tmp_path):
     small_model().save(tmp_path / "model.safetensors")
     (tmp_path / "near_reference.py").write_text(REFERENCE)
-    frames = [crystal((18,), (1, 1, 1), rattle=0.1, seed=seed) for seed in range(N_FRAMES)]
-    write(tmp_path / "frames.xyz", frames, format="extxyz")
+    write_frames(tmp_path, N_FRAMES)
     return tmp_path
+
+
+def write_frames(folder, count):
+    frames = [crystal((18,), (1, 1, 1), rattle=0.1, seed=seed) for seed in range(count)]
+    write(folder / "frames.xyz", frames, format="extxyz")
 
 
 def start(folder, *options, environment=None):
@@ -78,6 +82,8 @@ def lines(path):
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_killed_twenty_times_it_repeats_no_call(folder, n_workers):
     """At random moments, from the start of the process on: what is in the store is never asked for again."""
+    n_frames = 160
+    write_frames(folder, n_frames)
     rng = np.random.default_rng(n_workers)
     store, calls = folder / "perturbation" / "reference.labels", folder / "calls"
     pause, n_kept, n_asked = {"REFERENCE_PAUSE": "0.02"}, 0, 0
@@ -97,9 +103,9 @@ def test_killed_twenty_times_it_repeats_no_call(folder, n_workers):
         n_kept, n_asked = kept, asked
     code, _, complained = finish(start(folder, "--workers", str(n_workers)))
     assert code == 0, complained
-    assert len(lines(calls)) - n_asked == N_FRAMES - n_kept
+    assert len(lines(calls)) - n_asked == n_frames - n_kept
     content = json.loads((folder / "perturbation" / "perturbation.json").read_text())
-    assert (content["n_frames"], content["n_from_before"]) == (N_FRAMES, n_kept)
+    assert (content["n_frames"], content["n_from_before"]) == (n_frames, n_kept)
     assert finish(start(folder, "-o", "at_once"))[0] == 0
     assert json.loads((folder / "at_once" / "perturbation.json").read_text())["value"] == content["value"]
 
@@ -121,8 +127,6 @@ def test_what_is_in_the_store_is_not_asked_for_again(folder):
     assert f"{N_FRAMES - n_kept} structures computed now, {n_kept} before" in said
     assert len(lines(calls)) == n_asked + N_FRAMES - n_kept
     assert not set(lines(calls)[:n_kept]) & set(lines(calls)[n_asked:])
-    assert finish(start(folder))[0] == 0
-    assert len(lines(calls)) == n_asked + N_FRAMES - n_kept
 
 
 def test_a_signal_stops_it_in_order(folder):
@@ -140,7 +144,7 @@ def test_a_signal_stops_it_in_order(folder):
 
 
 def test_a_failure_is_never_silent(folder):
-    place = f"{read(folder / 'frames.xyz', 7).positions[1, 0]:.3f}"
+    place = f"{read(folder / 'frames.xyz', 7).positions[1, 0]:.7f}"
     broken = {"REFERENCE_FAILS": place}
     code, _, complained = finish(start(folder, environment=broken))
     assert code == 6
