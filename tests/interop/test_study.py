@@ -1,10 +1,12 @@
 """A whole study with real i-PI: every stage once, only what changed again, and on after a kill."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -13,6 +15,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from models import cluster, pair_energy_and_forces
 from numpy.testing import assert_allclose
 
+import comitia
+from comitia.engines.ipi_trajectory import read_trajectory
+from comitia.files import file_hash
 from comitia.units import KB
 
 TEMPERATURE = 20.0  # K
@@ -54,6 +59,29 @@ observables:
   k_quantum: {from: quantum, property: kinetic_cv(0), unit: meV}
   v_quantum: {from: quantum, property: potential, unit: meV}
 """
+PERTURB = """
+perturb:
+  references: {pair: {with: "ase:stiffer:make"}}
+  frames: {quantum: 40}
+  stored: {frames: frames.xyz, model: kept.safetensors, recompute: 3}
+"""
+STIFFER = f"""
+import sys
+sys.path.insert(0, "{Path(__file__).parents[1]}")
+from ase.calculators.calculator import Calculator
+from models import pair_energy_and_forces
+
+
+class Stiffer(Calculator):
+    implemented_properties = ["energy"]
+
+    def calculate(self, atoms, properties, changes):
+        super().calculate(atoms, properties, changes)
+        self.results = {{"energy": 1.1 * pair_energy_and_forces(atoms, 6.0)[0] + 7.0}}
+
+
+make = Stiffer
+"""
 AVERAGE = {
     "value",
     "unit",
@@ -85,6 +113,25 @@ def folder(tmp_path):
         (tmp_path / f"{name}.xml").write_text(text)
     (tmp_path / "study.yaml").write_text(STUDY)
     return tmp_path
+
+
+def keep_frames(folder):
+    """Frames of the path integral with energies of a pair potential 10 % deeper, and the model that sampled them."""
+    model, sampled = folder / "results" / "model.safetensors", folder / "results" / "sample" / "quantum"
+    shutil.copy(model, folder / "kept.safetensors")
+    (folder / "stiffer.py").write_text(STIFFER)
+    potential, images = comitia.load(model), []
+    beads = read_trajectory([sampled / f"quantum.pos_{bead}.xyz" for bead in range(4)])
+    for step, positions in list(zip(beads.steps, beads.positions, strict=True))[-15:]:
+        for bead, position in enumerate(positions):
+            atoms = cluster()
+            atoms.positions = position
+            energy, reference = potential.compute(atoms).energy, pair_energy_and_forces(atoms, 6.0)[0]
+            atoms.info = {"sample": "quantum", "step": int(step), "bead": bead, "temperature": TEMPERATURE}
+            atoms.info |= {"model_energy": energy, "model_sha256": file_hash(model)}
+            atoms.info["pair_energy"] = 1.1 * reference + 7.0
+            images.append(atoms)
+    ase.io.write(folder / "frames.xyz", images)
 
 
 def command(folder, *options):
@@ -131,6 +178,25 @@ def test_a_study_runs_once_and_then_only_what_changed(folder):
     assert_allclose(steps, np.arange(0, 401, 4))  # went on from 300
     (folder / "results" / "figure.png").unlink()
     assert done_again(run(folder)) == ["report"]
+
+    keep_frames(folder)
+    (folder / "study.yaml").write_text(text.replace("steps: 300", "steps: 400") + PERTURB)
+    assert done_again(run(folder)) == ["perturb", "report"]
+    results = json.loads((folder / "results" / "results.json").read_text())
+    assert results["checks"]["perturb.pair.recomputed"] == 3
+    assert results["checks"]["perturb.pair.largest_difference_to_stored"] < 1e-6
+    assert results["checks"]["perturb.largest_difference_of_models"] < 1e-9
+    found = results["perturbation"]["pair"]
+    assert found["samples"]["quantum"]["n_beads"] == 4
+    assert_allclose(found["profiles"]["r_profile"]["x"], results["profiles"]["r_profile"]["x"])
+    assert set(found["observables"]) == {"r_quantum"}
+    assert done_again(run(folder)) == []
+    (folder / "stiffer.py").write_text((folder / "stiffer.py").read_text().replace("7.0", "7.1"))
+    (folder / "results" / "perturbation.json").unlink()
+    (folder / "results" / "perturb" / "pair.references").unlink()
+    refused = subprocess.run(command(folder), capture_output=True, text=True, timeout=120, check=False)
+    assert refused.returncode == 3
+    assert "differ from the stored ones by up to 0.1 eV" in refused.stderr
 
 
 @pytest.mark.parametrize(("ending", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])

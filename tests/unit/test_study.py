@@ -65,7 +65,7 @@ def test_merging_goes_into_mappings():
     [
         ("observables:", "observable:", "did you mean 'observables'"),
         ("from: hot, cv", "from: cold, cv", "no sample 'cold'"),
-        ("cv: {distance: [0, 1]}, ", "", "one of property and cv"),
+        ("cv: {distance: [0, 1]}, ", "", "one of property, cv and relative_to"),
         ("property: potential", "property: potential, profile: {range: [0, 1]}", "needs a cv"),
         ("quick: {sample: {hot", "quick: {sample: {cold", "no sample 'cold'"),
         ("steps: 100}", "stepz: 100}", "did you mean 'steps'"),

@@ -11,7 +11,7 @@ from comitia.errors import ComitiaError, OutputError, StoppedBySignal
 from comitia.signals import Stop
 
 COMMANDS = {
-    "run": "a whole study: fit, sample, reweight, report",
+    "run": "a whole study: fit, sample, reweight, perturb, report",
     "fit": "fit a committee of potentials to reference data",
     "eval": "errors and calibration of a model on a data set",
     "select": "the structures, or the features, that say most",
@@ -22,6 +22,7 @@ COMMANDS = {
     "sample": "i-PI and its force clients under one command",
     "reweight": "averages under every committee member, with their errors",
     "perturb": "free energies and averages carried to a reference method",
+    "report": "one HTML page of a study and its figures",
 }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from comitia.files import write_atomic
 from comitia.units import KB
 
 COLOURS = ("#c1553b", "#1f4e79", "#5b8c5a", "#8a5a9e", "#b8892b")
+STYLES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1.5, 2)))  # of references
 _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -41,9 +43,23 @@ def _draw_profile(axes, error_axes, profile, label, colour):
     error_axes.plot(x, statistical, color=colour, lw=1.0, ls=(0, (2, 2)))
 
 
+def _draw_corrected(axes, profiles, colours, style, label):
+    """Profiles under one reference, with their error where a curve is drawn; one line of the legend for all of them."""
+    for name, profile in profiles.items():
+        x, value = np.array(profile["x"]), 1e3 * _as_array(profile["value"])
+        error = 1e3 * _as_array(profile["statistical_error"])
+        axes.plot(x, value, color=colours[name], lw=1.2, ls=style)
+        axes.fill_between(x, value - error, value + error, color=colours[name], alpha=0.12, lw=0)
+    axes.plot([], [], color="0.3", lw=1.2, ls=style, label=label)
+
+
 def _draw_profiles(axes, error_axes, results, report):
-    for (name, profile), colour in zip(results["profiles"].items(), COLOURS, strict=False):
-        _draw_profile(axes, error_axes, profile, report.labels.get(name, name), colour)
+    colours = dict(zip(results["profiles"], itertools.cycle(COLOURS), strict=False))
+    for name, profile in results["profiles"].items():
+        _draw_profile(axes, error_axes, profile, report.labels.get(name, name), colours[name])
+    for (name, found), style in zip(results.get("perturbation", {}).items(), itertools.cycle(STYLES), strict=False):
+        if found["profiles"]:
+            _draw_corrected(axes, found["profiles"], colours, style, report.labels.get(name, name))
     temperatures = {round(sample["temperature"], 3) for sample in results["samples"].values()}
     if len(temperatures) == 1:
         kt = 1e3 * KB * temperatures.pop()

@@ -8,6 +8,7 @@ import numpy as np
 from comitia.engines.ipi_units import CONTAINS_POTENTIAL
 from comitia.errors import SeriesError, SettingsError
 from comitia.study.collective_variables import MOST_SHARED, parse, proton_transfers
+from comitia.study.strain import strain_free_energy
 from comitia.thermodynamics import profile, reweight
 from comitia.units import BOHR, KB
 
@@ -171,6 +172,8 @@ def check_observables(study, atoms, printed):
         where, n_atoms = f"observables.{name}", atoms[observable.source]
         if observable.cv is not None:
             unit = _checked_variable(observable.cv, n_atoms, where).unit
+        elif observable.relative_to is not None:
+            unit = "eV"
         else:
             _checked_property(observable.property, n_atoms, printed[observable.source], where)
             unit = "eV" if observable.property.startswith(("potential", "kinetic_cv")) else None
@@ -192,7 +195,7 @@ def _property_series(run, name, potential, where):
     return estimator, "eV", _check_estimator(estimator, column * unit_factor(unit, "eV", where), where)
 
 
-def _cv_series(run, description, where):
+def cv_series(run, description, where):
     """The collective variable of every bead, (n_frames, n_beads); its unit; how well its protons are shared."""
     variable = _checked_variable(description, len(run.numbers), where)
     cells = np.repeat(run.cells[:, None], run.n_beads, axis=1) if run.pbc.all() else None
@@ -210,8 +213,22 @@ def _cv_series(run, description, where):
     return variable(run.positions, cells), variable.unit, checks
 
 
-def _plain_unit(unit):
+def plain_unit(unit):
     return ALIASES.get(unit, unit)
+
+
+def _free_energy(value, statistical_error, committee_error, found, unit, where):
+    """A free-energy difference in the form of an average."""
+    factor = unit_factor("eV", unit, where)
+    return {
+        "value": factor * value,
+        "unit": unit,
+        "statistical_error": factor * statistical_error,
+        "committee_error": None if committee_error is None else factor * committee_error,
+        "total_error": factor * float(np.hypot(statistical_error, committee_error or 0.0)),
+        "effective_sample_size": found.effective_sample_size,
+        "verdict": found.verdict,
+    }
 
 
 def averages(study, runs, potential):
@@ -231,14 +248,19 @@ def averages(study, runs, potential):
     results = {"observables": {}, "profiles": {}, "references": {}, "checks": {}, "reasons": {}}
     for name, observable in study.observables.items():
         where, run, method = f"observables.{name}", runs[observable.source], study.reweight.method
+        if observable.relative_to is not None:
+            found = strain_free_energy(run, runs[observable.relative_to], potential, where)
+            results["observables"][name] = _free_energy(*found, plain_unit(observable.unit or "eV"), where)
+            results["reasons"][name] = found[-1].reason
+            continue
         if observable.cv is not None:
-            values, unit, checks = _cv_series(run, observable.cv, where)
+            values, unit, checks = cv_series(run, observable.cv, where)
             results["checks"].update({f"{name}.{key}": value for key, value in checks.items()})
         else:
             values, unit, difference = _property_series(run, observable.property, potential, where)
             if difference is not None:
                 results["checks"][f"{name}.largest_difference_to_ipi"] = difference
-        wanted = _plain_unit(observable.unit or unit)
+        wanted = plain_unit(observable.unit or unit)
         values = values * unit_factor(unit, wanted, where)
         if observable.profile is not None:
             bins = observable.profile

@@ -1,4 +1,4 @@
-"""The stages of a study, in order: fit → sample → reweight → report."""
+"""The stages of a study, in order: fit → sample → reweight → perturb → report."""
 
 import importlib.util
 import json
@@ -22,6 +22,8 @@ from comitia.study.stages import Ledger, digest
 
 MODEL = "model.safetensors"
 RESULTS = "results.json"
+AVERAGES = "averages.json"  # what the stage reweight found, a part of results.json
+PERTURBATION = "perturbation.json"  # and what the stage perturb found
 _MARKER = "sampling.json"  # in the folder of a sample: what the frames there were made from
 
 
@@ -50,7 +52,8 @@ class StudyRun:
         self._fit_inputs()
         atoms = {name: len(read_initial_structure(given.structure)) for name, given in self.simulations.items()}
         check_observables(self.study, atoms, {name: given.printed for name, given in self.simulations.items()})
-        _check_programs()
+        _check_programs(self.study)
+        self._stored_files()
         self.folder.mkdir(parents=True, exist_ok=True)
         if restart:
             for stale in (self.folder / "stages.json", self.folder / RESULTS):
@@ -72,8 +75,10 @@ class StudyRun:
         for name in self.study.sample:
             self._stage(f"sample {name}", self._sample_inputs(name), lambda name=name: self._sample(name))
         self._stage("reweight", self._reweight_inputs(), self._reweight)
+        if self.study.perturb is not None:
+            self._stage("perturb", self._perturb_inputs(), self._perturb)
         self._stage("report", self._report_inputs(), self._report)
-        return json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))
+        return self._read(RESULTS)
 
     def _stage(self, stage, made_from, work):
         if self.ledger.is_current(stage, made_from):
@@ -164,10 +169,7 @@ class StudyRun:
         from comitia.potential import load
 
         potential = load(self.folder / MODEL)
-        runs = {
-            name: read_run(name, self.simulations[name], self.folder / "sample" / name, self._first_step(name))
-            for name in self.study.sample
-        }
+        runs = {name: self._read_run(name) for name in self.study.sample}
         found = averages(self.study, runs, potential)
         results = {
             "study": self.path.name,
@@ -186,8 +188,11 @@ class StudyRun:
             "model": self._model(potential),
             "versions": _versions(),
         }
-        write_json(self.folder / RESULTS, results)
-        return [self.folder / RESULTS]
+        write_json(self.folder / AVERAGES, results)
+        return [self.folder / AVERAGES]
+
+    def _read_run(self, name):
+        return read_run(name, self.simulations[name], self.folder / "sample" / name, self._first_step(name))
 
     def _model(self, potential):
         report = json.loads((self.folder / MODEL).with_suffix(".json").read_text(encoding="utf-8"))
@@ -201,10 +206,51 @@ class StudyRun:
             "errors": report["errors"],
         }
 
-    # --------------------------------------------------------------- report
-    def _report_inputs(self):
+    # -------------------------------------------------------------- perturb
+    def _stored_files(self):
+        """Digests of the files with stored frames and their model; empty without them."""
+        stored = self.study.perturb and self.study.perturb.stored
+        paths = [self.path.parent / name for name in (stored.frames, stored.model)] if stored else []
+        for path in paths:
+            if not path.is_file():
+                raise SettingsError(f"{self.path}, perturb.stored: {path} is not there; correct the path")
+        return [file_hash(path) for path in paths]
+
+    def _perturb_inputs(self):
         return {
-            "results": self.ledger.outputs("reweight"),
+            "averages": self.ledger.outputs("reweight"),
+            "perturb": msgspec.to_builtins(self.study.perturb),
+            "files": self._stored_files(),
+            "version": __version__,
+        }
+
+    def _perturb(self):
+        from comitia.potential import load
+        from comitia.study.perturbation import perturb_samples
+
+        potential = load(self.folder / MODEL)
+        samples = self.study.perturb.frames if self.study.perturb.stored is None else ()
+        found = perturb_samples(
+            self.study,
+            self.path.parent,
+            {name: self._read_run(name) for name in samples},
+            potential,
+            self._read(AVERAGES),
+            self.folder / "perturb",
+            progress=self.progress,
+        )
+        write_json(self.folder / PERTURBATION, found)
+        return [self.folder / PERTURBATION]
+
+    # --------------------------------------------------------------- report
+    def _read(self, name):
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    def _report_inputs(self):
+        perturbation = self.ledger.outputs("perturb") if self.study.perturb is not None else None
+        return {
+            "averages": self.ledger.outputs("reweight"),
+            "perturbation": perturbation,
             "report": msgspec.to_builtins(self.study.report),
             "version": __version__,
         }
@@ -212,10 +258,15 @@ class StudyRun:
     def _report(self):
         from comitia.report.plots import study_figure
 
-        results = json.loads((self.folder / RESULTS).read_text(encoding="utf-8"))
+        results = self._read(AVERAGES)
+        if self.study.perturb is not None:
+            found = self._read(PERTURBATION)
+            results["checks"] |= found.pop("checks")
+            results["perturbation"] = found
+        write_json(self.folder / RESULTS, results)
         figure = self.folder / "figure.png"
         study_figure(results, self.study.report, figure, self._parity())
-        return [figure]
+        return [self.folder / RESULTS, figure]
 
     def _parity(self):
         """Reference and predicted energies and forces of the test structures, or None where there are none."""
@@ -231,13 +282,16 @@ class StudyRun:
         return structures, predictions
 
 
-def _check_programs():
+def _check_programs(study):
     """What the last stages need is there before the first one begins."""
     from comitia.engines.ipi import find_ipi
 
     find_ipi()
     if importlib.util.find_spec("matplotlib") is None:
         raise SettingsError("matplotlib, which draws the figure, is not installed; pip install 'comitia[report]'")
+    references = study.perturb.references.values() if study.perturb is not None else ()
+    if any(one.engine.startswith("pyscf:") for one in references) and importlib.util.find_spec("pyscf") is None:
+        raise SettingsError("PySCF, which computes a reference, is not installed; pip install 'comitia[reference]'")
 
 
 def _versions():

@@ -53,6 +53,7 @@ class Observable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     source : name of the sample (key `from`)
     property : a column of i-PI's property file
     cv : a collective variable of the bead positions, see `comitia.study.collective_variables`
+    relative_to : another sample, of the same crystal in another cell: the free energy of `source` less that of it
     unit : in which the result is given
     profile : gives the free-energy profile of the collective variable in place of its average
     """
@@ -60,6 +61,7 @@ class Observable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     source: str
     property: str | None = None
     cv: dict[str, Any] | None = None
+    relative_to: str | None = None
     unit: str | None = None
     profile: Bins | None = None
 
@@ -68,6 +70,55 @@ class Reweighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How averages are carried to the members: `cea` (first cumulant) or `direct`."""
 
     method: Literal["cea", "direct"] = "cea"
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"engine": "with"}):
+    """A reference method.
+
+    Attributes
+    ----------
+    engine : what computes it, see `comitia.engines.references` (key `with`)
+    trained : whether it is the method of the training data, so that its energies hold the constant of the model's
+    """
+
+    engine: str
+    trained: bool = False
+
+
+class StoredFrames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Frames that were sampled before with a model that is kept, their reference energies with them.
+
+    Attributes
+    ----------
+    frames : extended XYZ file, see `comitia.study.perturbed_frames`
+    model : the model file that sampled them
+    recompute : structures whose reference energies are computed again and compared
+    """
+
+    frames: str
+    model: str
+    recompute: Annotated[int, msgspec.Meta(ge=0)] = 3
+
+
+class Perturbation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Free-energy perturbation of samples to reference methods.
+
+    Attributes
+    ----------
+    references : methods by name
+    frames : by sample, the largest number of uncorrelated frames that are taken from it
+    differences : by name, two samples of the same atoms: the correction of F(first) - F(second)
+    stored : takes these frames in place of those of this study's samples
+    workers : processes of an engine that is started here
+    skip_failed : structures without a reference energy that are put up with; their frames are left out
+    """
+
+    references: dict[str, Reference]
+    frames: dict[str, Count]
+    differences: dict[str, tuple[str, str]] = {}
+    stored: StoredFrames | None = None
+    workers: Count = 1
+    skip_failed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +142,7 @@ class StudySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fit : a FIT.yaml, or what would stand in it
     sample : simulations by name
     observables : averages and profiles by name
-    reweight, report : settings of these stages
+    reweight, perturb, report : settings of these stages; without `perturb` there is no such stage
     settings : by name, what replaces parts of all the above; the first one is the default
     """
 
@@ -99,6 +150,7 @@ class StudySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sample: dict[str, Sample]
     observables: dict[str, Observable]
     reweight: Reweighting = Reweighting()
+    perturb: Perturbation | None = None
     report: Report = Report()
     settings: dict[str, dict[str, Any]] = {}
 
@@ -154,18 +206,34 @@ def read_study(path, setting=None):
     return study, name, fit_folder
 
 
+def _check_perturbation(perturb, samples, where):
+    if not (perturb.references and perturb.frames):
+        raise SettingsError(f"{where}: name at least one reference, and one sample under `frames`")
+    for sample in perturb.frames:
+        if sample not in samples:
+            raise SettingsError(f"{where}.frames: there is no sample {sample!r}; see `sample`")
+    for name, pair in perturb.differences.items():
+        for sample in pair:
+            if sample not in perturb.frames:
+                raise SettingsError(f"{where}.differences.{name}: there are no frames of {sample!r}; see `frames`")
+
+
 def _check(study, path):
     if not study.observables:
         raise SettingsError(f"{path}: there is nothing to average; name at least one observable")
     for name, observable in study.observables.items():
         where = f"{path}, observables.{name}"
-        if observable.source not in study.sample:
-            raise SettingsError(f"{where}: there is no sample {observable.source!r}; see `sample`")
-        if (observable.property is None) == (observable.cv is None):
-            raise SettingsError(f"{where}: give one of property and cv")
+        for sample in (observable.source, observable.relative_to):
+            if sample is not None and sample not in study.sample:
+                raise SettingsError(f"{where}: there is no sample {sample!r}; see `sample`")
+        given = [observable.property, observable.cv, observable.relative_to]
+        if sum(one is not None for one in given) != 1:
+            raise SettingsError(f"{where}: give one of property, cv and relative_to")
         if observable.profile is not None:
             if observable.cv is None:
                 raise SettingsError(f"{where}: a profile needs a cv")
             first, last = observable.profile.range
             if not first < last:
                 raise SettingsError(f"{where}: the range of the bins must increase, not go from {first} to {last}")
+    if study.perturb is not None:
+        _check_perturbation(study.perturb, study.sample, f"{path}, perturb")
