@@ -2,6 +2,7 @@
 
 from comitia.thermodynamics.average import Average, averages
 from comitia.thermodynamics.both_ends import perturb_both_ends
+from comitia.thermodynamics.checks import check_sampling
 from comitia.thermodynamics.corrected import (
     CalibrationTest,
     calibration_test,
@@ -40,6 +41,7 @@ __all__ = [
     "blocked_errors",
     "bootstrap",
     "calibration_test",
+    "check_sampling",
     "combine",
     "corrected_profile",
     "difference",

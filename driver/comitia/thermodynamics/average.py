@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from comitia.errors import SeriesError
+from comitia.thermodynamics.checks import judge_copies
 from comitia.thermodynamics.resampling import N_REPLICAS, bootstrap_counts, error_of_sum, run_length
 from comitia.thermodynamics.time_series import MINIMUM_FRAMES
 from comitia.thermodynamics.verdicts import (
@@ -122,7 +123,7 @@ class Average:
         }
 
 
-def averages(moments, quantity=None):
+def averages(moments, quantity=None, findings=()):
     """Every average that the sums of a series hold.
 
     Parameters
@@ -130,6 +131,7 @@ def averages(moments, quantity=None):
     moments : MemberMoments
     quantity : function of (n_resamples, n_observables, n_members) averages to (n_resamples, n_quantities,
         n_members), computed from the averages of one member at a time; None for the averages themselves
+    findings : (verdict, sentence) pairs, what else speaks against the averages (`check_sampling`)
 
     Returns
     -------
@@ -146,18 +148,19 @@ def averages(moments, quantity=None):
     if quantity is not None:  # of the slowest observable that goes into it
         inefficiency = np.broadcast_to(inefficiency.max(axis=0), found.value.shape)
     members_kish, sampling_kish = moments.sample_size()
+    repeats = moments.repeats  # copies of frames add nothing: errors are those of the frames without them
     constant = moments.constant() if quantity is None else np.zeros(len(found.value), dtype=bool)
     spread = moments.spread()
     agreement = []
 
     def cumulants_agree():
         if not agreement:
-            agreement.append(bool(moments.cumulants_agree().all()))
+            agreement.append(moments.cumulants_agree())
         return agreement[0]
 
     result = []
     for i, members in enumerate(found.value):
-        contributions = found.contributions[:, i]
+        contributions = found.contributions[:, i] * np.sqrt(repeats)
         shared = {
             "members": members,
             "mean": float(members.mean()),
@@ -182,14 +185,14 @@ def averages(moments, quantity=None):
             continue
         statistical = error_of_sum(contributions.mean(axis=1))
         error, resolved = committee_error(members, contributions) if len(members) > 1 else (None, False)
-        size = members_kish / inefficiency[i]
-        judgements = []
+        size = members_kish / inefficiency[i] / repeats
+        judgements = [judge_copies(repeats), *findings]
         if moments.method == "direct":
             judgements.append(judge_overlap(size, spread, cumulants_agree))
         elif error is not None:
             judgements.append(judge_expansion(second_order[i], error))
         judgements.append(judge_committee(error, resolved))
-        judgements.append(judge_sampling(sampling_kish / inefficiency[i].mean()))
+        judgements.append(judge_sampling(sampling_kish / inefficiency[i].mean() / repeats))
         verdict, reason = worst(judgements)
         result.append(
             Average(

@@ -3,8 +3,10 @@
 import numpy as np
 
 from comitia.errors import SeriesError, UsageError
+from comitia.thermodynamics.checks import CopiedFrames
 from comitia.thermodynamics.resampling import error_of_sum, estimate
 from comitia.thermodynamics.time_series import MOST_BLOCKS, check_finite
+from comitia.thermodynamics.verdicts import within_two_errors
 from comitia.units import KB
 
 METHODS = ("cea", "direct")
@@ -110,6 +112,7 @@ class MemberMoments:
         self.sampled_beta = 1 / (KB * sampled_temperature)
         self.n_members = None
         self._sums = BlockedSums()
+        self._copies = CopiedFrames()
 
     @property
     def n_frames(self):
@@ -151,6 +154,7 @@ class MemberMoments:
                 f"members, observables and estimators are {here} in number here, {before} in the frames before; "
                 "give all chunks alike"
             )
+        self._copies.add(energies, observables, estimators)
         n_columns = n_members * (1 + estimators.shape[1]) + observables.shape[1]
         for frames, block, n_blocks in self._sums.segments(n_frames, max(1, NUMBERS_AT_ONCE // n_columns)):
             reduced = self.beta * energies[frames]
@@ -171,6 +175,11 @@ class MemberMoments:
                     exponent += log_weight[frames].reshape(weight.shape)[:, :, None]
                 sums |= _direct_sums(self._weights("k", exponent), a, e)
             self._sums.add(block, sums)
+
+    @property
+    def repeats(self):
+        """Frames for every different one, at least 1: above it, frames that were given more than once."""
+        return self._copies.repeats
 
     def _checked(self, values, name, shape):
         values = np.asarray(values, dtype=float)
@@ -348,9 +357,9 @@ class MemberMoments:
         return np.sqrt(np.maximum(sums["w:hh"] / sums["w:1"] - (sums["w:h"] / sums["w:1"]) ** 2, 0))
 
     def cumulants_agree(self):
-        r"""Whether :math:`-\ln\langle e^{-h}\rangle` equals its second cumulant within two errors, by member.
+        r"""Whether :math:`-\ln\langle e^{-h}\rangle` equals its second cumulant within two errors, rms over members.
 
-        The error is that of the difference, as the two come from the same frames. Without agreement the
+        The errors are those of the differences, as the two come from the same frames. Without agreement the
         tail that dominates the exponential average has not been sampled.
         """
         blocks = self._sums.blocks()
@@ -363,7 +372,7 @@ class MemberMoments:
 
         names = ("w:1", "w:h", "w:hh", "k:1")
         found = estimate(difference, blocks["w:1"], *(blocks[name] for name in names))
-        return np.abs(found.value) <= 2 * found.error + 1e-12
+        return within_two_errors(found.value, found.error)
 
 
 _NEEDED = {"cea": ("w:1", "w:h", "w:a", "w:ah", "w:e", "w:eh"), "direct": ("k:1", "k:a", "k:e")}

@@ -10,7 +10,14 @@ from comitia.thermodynamics.average import Average
 from comitia.thermodynamics.ensembles import driving_potential
 from comitia.thermodynamics.resampling import error_of_sum
 from comitia.thermodynamics.time_series import MINIMUM_FRAMES, as_series, block_sums
-from comitia.thermodynamics.verdicts import committee_error, judge_committee, judge_overlap, judge_sampling, worst
+from comitia.thermodynamics.verdicts import (
+    committee_error,
+    judge_committee,
+    judge_overlap,
+    judge_sampling,
+    within_two_errors,
+    worst,
+)
 from comitia.units import KB
 
 
@@ -216,14 +223,14 @@ class MultistateEnsemble:
         )
 
     def _cumulants_agree(self):
-        """Whether exponential average and second cumulant of the members agree within two errors."""
+        """Whether exponential average and second cumulant of the members agree within two errors, rms over members."""
         deviation = self._deviation - np.sum(self._sampling * self._deviation, axis=0)
         exponential = np.exp(-deviation - (-deviation).max(axis=0))
         mean = np.sum(self._sampling * exponential, axis=0)
         variance = _variance(self._sampling, deviation)
         value = -np.log(mean) + deviation.min(axis=0) + variance / 2
         influence = self._influence(self._sampling, (deviation**2 - variance) / 2 - exponential / mean + 1)
-        return bool(np.all(np.abs(value) <= 2 * error_of_sum(self._blocks(influence)) + 1e-12))
+        return within_two_errors(value, error_of_sum(self._blocks(influence)))
 
 
 def _normalised(logarithms):

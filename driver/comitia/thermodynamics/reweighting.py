@@ -66,7 +66,14 @@ def _checked_observable(observable, n_frames, n_members):
 
 
 def reweight(
-    observable, member_energies, temperature, method="cea", driving="mean", bias=None, sampled_temperature=None
+    observable,
+    member_energies,
+    temperature,
+    method="cea",
+    driving="mean",
+    bias=None,
+    sampled_temperature=None,
+    findings=(),
 ):
     r"""Average of an observable under every member of a committee, from one trajectory.
 
@@ -95,6 +102,8 @@ def reweight(
         reweighting bias of the frames (for metadynamics `rbias`, after the transient)
     sampled_temperature : float, K
         where the frames were sampled at another temperature than that of the average
+    findings : (verdict, sentence) pairs
+        what else speaks against the average, as from `check_sampling`
 
     Returns
     -------
@@ -115,11 +124,18 @@ def reweight(
     Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), doi:10.1063/5.0036522.
     """
     settings = (method, driving, bias, sampled_temperature)
-    return averages(gather_moments([observable], member_energies, temperature, *settings))[0]
+    return averages(gather_moments([observable], member_energies, temperature, *settings), findings=findings)[0]
 
 
 def reweight_all(
-    observables, member_energies, temperature, method="cea", driving="mean", bias=None, sampled_temperature=None
+    observables,
+    member_energies,
+    temperature,
+    method="cea",
+    driving="mean",
+    bias=None,
+    sampled_temperature=None,
+    findings=(),
 ):
     """Averages of several observables under every member, which share the weights of the frames.
 
@@ -128,7 +144,7 @@ def reweight_all(
     observables : mapping from names to arrays, list of arrays, or (n_frames, n_observables) array
         the arrays of a mapping or a list are what `reweight` takes; a histogram or a radial distribution
         function is an observable for each of its bins
-    member_energies, temperature, method, driving, bias, sampled_temperature : as in `reweight`
+    member_energies, temperature, method, driving, bias, sampled_temperature, findings : as in `reweight`
 
     Returns
     -------
@@ -139,7 +155,7 @@ def reweight_all(
     else:
         values = list(observables) if isinstance(observables, (list, tuple)) else list(np.asarray(observables).T)
     settings = (method, driving, bias, sampled_temperature)
-    found = averages(gather_moments(values, member_energies, temperature, *settings))
+    found = averages(gather_moments(values, member_energies, temperature, *settings), findings=findings)
     ordered = [found[place] for place in _places(values)]
     return dict(zip(observables, ordered, strict=True)) if isinstance(observables, Mapping) else ordered
 

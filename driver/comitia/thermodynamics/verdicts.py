@@ -12,8 +12,8 @@ FEWEST_INDEPENDENT_FRAMES = 20
 
 
 def worst(judgements):
-    """The worst of several (verdict, reason); of equals, the first."""
-    return max(judgements, key=lambda judgement: VERDICTS.index(judgement[0]))
+    """The worst of several (verdict, reason); of equals, the first that gives one."""
+    return max(judgements, key=lambda judgement: (VERDICTS.index(judgement[0]), bool(judgement[1])))
 
 
 def judge_overlap(sample_size, spread, cumulants_agree):
@@ -35,6 +35,11 @@ def judge_overlap(sample_size, spread, cumulants_agree):
             return "doubtful", reason
         return "unreliable", f"{reason}, and exponential and second cumulant disagree"
     return "unreliable", reason
+
+
+def within_two_errors(differences, errors):
+    """Whether differences of all members are zero within two of their errors, rms over members."""
+    return bool(np.sqrt(np.mean((differences / np.maximum(errors, 1e-12)) ** 2)) <= 2)
 
 
 def judge_expansion(second_order, error):
