@@ -1,5 +1,6 @@
 """Free-energy perturbation against closed forms and against pymbar."""
 
+import json
 import warnings
 
 import numpy as np
@@ -247,6 +248,35 @@ def test_two_beads_of_each_frame_give_the_second_cumulant():
     values, errors = np.array([(one.delta_f, one.error) for one in first]).T
     assert abs(np.mean(values / errors)) < 0.35
     assert 0.7 < np.var(values / errors) < 1.4
+
+
+def ring_of_an_oscillator(n_beads, wavenumber, temperature, n_frames, seed):
+    """Potential energies of the beads, eV, of an exact sample; and its free energy with another force constant.
+
+    Normal modes of the ring polymer have the force constants m (ω² + ω_k²), ω_k = 2 P/(βħ) sin(πk/P).
+    """
+    kt, quantum = KB * temperature, wavenumber * 1.239841984e-4  # eV; ħω
+    modes = np.arange(n_beads)
+    springs = (2 * n_beads * kt / quantum * np.sin(np.pi * modes / n_beads)) ** 2  # ω_k²/ω²
+    amplitude = np.random.default_rng(seed).normal(size=(n_frames, n_beads)) * np.sqrt(n_beads * kt / (1 + springs))
+    k, b = np.meshgrid(modes, modes, indexing="ij")
+    transform = (np.cos(2 * np.pi * k * b / n_beads) + np.sin(2 * np.pi * k * b / n_beads)) / np.sqrt(n_beads)
+    beads = amplitude @ transform
+    return 0.5 * beads**2, lambda ratio: 0.5 * kt * np.sum(np.log((ratio + springs) / (1 + springs)))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("n_beads", [1, 8, 32])
+def test_a_quantum_oscillator(n_beads, shared_data):
+    """The first cumulant is the known <V> at P beads times the change of the force constant; F is a closed form."""
+    known = json.loads((shared_data / "pimd_analytic" / "harmonic_oscillator_PIMD.json").read_text())["w3500_T300"]
+    model, free_energy = ring_of_an_oscillator(n_beads, 3500.0, 300.0, 20_000, seed=1)
+    found = perturb(model, 1.1 * model, 300.0)
+    potential = known["P"][str(n_beads)]["V_hartree"] * 27.211386245988
+    assert abs(found.cumulants[0] - 0.1 * potential) < 4 * found.cumulant_errors[0]
+    assert abs(found.delta_f - free_energy(1.1)) < 4 * found.error
+    slope = (free_energy(1 + 1e-5) - free_energy(1 - 1e-5)) / 2e-5
+    assert slope == pytest.approx(potential, rel=1e-5)  # dF/d ln k
 
 
 # ------------------------------------------------------------------------------------------------ faults
