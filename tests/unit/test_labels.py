@@ -105,7 +105,7 @@ def test_a_model_labels_as_it_computes(tmp_path, monkeypatch, caplog):
         tmp_path / "in.xyz", f"model:{tmp_path / 'model.safetensors'}", tmp_path / "out.xyz", progress=False
     )
     assert (report["labelled"], report["failed"], report["error"]) == (4, [], None)
-    assert re.search(r"4 of 4 structures  \S+ per s  0 failed", caplog.text)
+    assert re.search(r"4 of 4 structures  \S+ per s  0 s left  0 failed", caplog.text)
     for found, atoms in zip(read(tmp_path / "out.xyz", ":"), read(tmp_path / "in.xyz", ":"), strict=True):
         expected = model.compute(atoms)
         assert_allclose(found.get_potential_energy(), expected.energy, rtol=1e-15)

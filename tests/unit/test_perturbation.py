@@ -287,6 +287,7 @@ def test_a_constant_is_exact_and_has_no_error():
     assert found.error is None
     assert found.delta_f == pytest.approx(-76.25)
     assert found.as_dict()["statistical_error"] is None
+    assert found.as_dict()["cumulants"]["first_error"] is None
 
 
 FAULTS = {

@@ -204,9 +204,8 @@ def _print(content, json_path, figure):
         )
     size, spread = content["effective_sample_size"], content["spread"] or 0.0
     more = content["more_frames_to_halve_the_error"]
-    console.print(
-        f"effective sample size {size:.1f}, spread of beta dV {spread:.2g}; {more} frames more would halve the error"
-    )
+    halved = "" if error is None else f"; {more} frames more would halve the error"
+    console.print(f"effective sample size {size:.1f}, spread of beta dV {spread:.2g}{halved}")
     console.print(f"{content['verdict']}: {content['reason']}")
     for sentence in content["findings"]:
         if sentence != content["reason"]:

@@ -155,7 +155,7 @@ def labelled_text(atoms, label):
     return text.getvalue()
 
 
-class _Heartbeat:
+class Heartbeat:
     """A line in the log from time to time."""
 
     def __init__(self, n_frames):
@@ -168,7 +168,9 @@ class _Heartbeat:
         now = time.monotonic()
         if now - self._beaten >= HEARTBEAT:
             rate = self._n / (now - self._begin)
-            log.info("%d of %d structures  %.3g per s  %d failed", self._n, self._n_frames, rate, n_failed)
+            left = (self._n_frames - self._n) / rate
+            text = "%d of %d structures  %.3g per s  %.0f s left  %d failed"
+            log.info(text, self._n, self._n_frames, rate, left, n_failed)
             self._beaten = now
 
 
@@ -209,7 +211,7 @@ def label_file(structures, specification, output, options=None, progress=True):
             left = (
                 (number, atoms) for number, (atoms, _) in enumerate(read_frames(structures)) if number not in journal
             )
-            heartbeat = _Heartbeat(n_frames - n_before)
+            heartbeat = Heartbeat(n_frames - n_before)
             with stages.stage("structures", n_frames - n_before) as advance:
                 for number, outcome in engine.labels(left):
                     if isinstance(outcome, Failure):

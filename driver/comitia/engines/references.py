@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from comitia.engines.force_engines import EngineOptions, open_engine
-from comitia.engines.labels import Journal, announce
+from comitia.engines.force_engines import EngineOptions, Label, open_engine
+from comitia.engines.labels import Heartbeat, Journal, announce
 from comitia.files import check_destination
 from comitia.progress import Stages
 from comitia.protocol.requests import Failure
@@ -83,6 +83,7 @@ def reference_energies(structures, specification, store, options=None, skip_fail
             n_before, n_called = len(set(keys)) - len(left), 0
             names = {number: key for key, number in left.items()}
             wanted = ((number, structures[number]) for number in sorted(names))
+            heartbeat = Heartbeat(len(left))
             with stages.stage("reference", len(left)) as advance:
                 for number, outcome in engine.labels(wanted):
                     n_called += 1
@@ -91,8 +92,9 @@ def reference_energies(structures, specification, store, options=None, skip_fail
                         if len(failures) > skip_failed:
                             raise _given_up(outcome.error, number, failures, skip_failed, store)
                     else:
-                        journal.add(names[number], outcome)
+                        journal.add(names[number], Label(outcome.energy, None, None))
                     advance()
+                    heartbeat.beat(len(failures))
             energies = np.array([journal.label(key).energy if key in journal else np.nan for key in keys])
     failed = [
         {"structure": number, "error": str(failures[left[key]])}

@@ -200,6 +200,7 @@ def _exact(pairs):
         effective_sample_size=1 / np.sum(pairs.weights**2),
         verdict="exact",
         reason="reference and model differ by the same constant in every frame",
+        cumulant_errors=np.full(3, np.nan),
         spread=0.0,
         correlation=pairs.correlation,
         n_frames=pairs.n_frames,
