@@ -118,6 +118,17 @@ def test_interval_holds_both_errors():
     assert exact.interval() == (2.5, 2.5)
 
 
+def test_averages_of_blocks():
+    energies, observables, estimators, _ = series(5_000, seed=9)
+    moments = MemberMoments(TEMPERATURE)
+    moments.add(energies, observables, estimators)
+    values, n_frames = moments.block_averages()
+    assert n_frames == 32
+    assert_allclose(values[3, :2], observables[96:128].mean(axis=0))
+    assert_allclose(values[-1, 2], estimators[4_992:].mean())
+    assert_allclose(values[0, 2], estimators[:32].mean())
+
+
 def test_what_does_not_fit_is_named():
     energies, observables, estimators, _ = series(100, seed=8)
     moments = MemberMoments(TEMPERATURE, driving="given")

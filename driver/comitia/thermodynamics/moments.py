@@ -26,11 +26,12 @@ class BlockedSums:
     Attributes
     ----------
     n_frames : int, seen so far
+    length : int, frames in a block
     """
 
     def __init__(self):
         self.n_frames = 0
-        self._length = 1
+        self.length = 1
         self._sums = {}
 
     def segments(self, n_frames, at_once):
@@ -38,17 +39,17 @@ class BlockedSums:
 
         Several blocks come together as long as they hold at most `at_once` frames.
         """
-        while -(-(self.n_frames + n_frames) // self._length) > MOST_BLOCKS:
-            self._length *= 2
+        while -(-(self.n_frames + n_frames) // self.length) > MOST_BLOCKS:
+            self.length *= 2
             for sums in self._sums.values():
                 sums[: MOST_BLOCKS // 2] = sums[0::2] + sums[1::2]
                 sums[MOST_BLOCKS // 2 :] = 0
         first, seen = 0, self.n_frames
         self.n_frames += n_frames
         while first < n_frames:
-            block, inside = divmod(seen + first, self._length)
-            n_whole = 0 if inside else min(n_frames - first, at_once) // self._length
-            last = first + n_whole * self._length if n_whole else min(first + self._length - inside, n_frames)
+            block, inside = divmod(seen + first, self.length)
+            n_whole = 0 if inside else min(n_frames - first, at_once) // self.length
+            last = first + n_whole * self.length if n_whole else min(first + self.length - inside, n_frames)
             yield slice(first, last), block, max(n_whole, 1)
             first = last
 
@@ -67,7 +68,7 @@ class BlockedSums:
 
     def blocks(self):
         """All sums by name, (n_blocks, ...) arrays."""
-        n_blocks = -(-self.n_frames // self._length)
+        n_blocks = -(-self.n_frames // self.length)
         return {name: sums[:n_blocks] for name, sums in self._sums.items()}
 
 
@@ -288,6 +289,18 @@ class MemberMoments:
         origin = self._origin()
         scale = np.abs(origin).max(axis=1)
         return (self._extent <= 1e-12 * scale) & (np.ptp(origin, axis=1) <= 1e-12 * scale)
+
+    def block_averages(self):
+        """Averages of single blocks over the sampling, to see where the approach to equilibrium ends.
+
+        Returns
+        -------
+        averages : (n_blocks, n_observables) array, those of estimators over members too
+        n_frames : int, in a block (the last one may hold fewer)
+        """
+        blocks = self._sums.blocks()
+        values = np.concatenate([blocks["w:a"], blocks["w:e"].mean(axis=2)], axis=1) / blocks["w:1"][:, None]
+        return values + self._origin().mean(axis=1), self._sums.length
 
     def second_order(self):
         r""":math:`\frac12\langle (a_k - \bar a_k)(h_k - \bar h_k)^2\rangle`, which the expansion leaves out.
