@@ -10,6 +10,7 @@ from ipi_files import write_restart
 from models import crystal, small_model
 
 from comitia.cli import main
+from comitia.files import file_hash
 from comitia.thermodynamics import perturb
 from comitia.units import KB
 
@@ -104,6 +105,32 @@ def test_a_difference_compares_like_with_like(comitia, tmp_path):
     assert code == 2
     assert "energy constant" in complained
     assert comitia("--minus", "model.safetensors")[0] == 3
+
+
+def test_phases_of_other_sizes_are_compared_by_molecule(comitia, tmp_path):
+    assert comitia("--frames", "all", "--constant", "Ar=-18.75", "--molecules", 4, "-o", "first")[0] == 0
+    double = [atoms.repeat((2, 1, 1)) for atoms in comitia.frames]
+    for one, atoms in zip(comitia.frames, double, strict=True):
+        atoms.info["reference"] = comitia.potential.compute(atoms).energy + KT * np.cos(40 * one.info["x"]) - 150.0
+    write(tmp_path / "double.xyz", double, format="extxyz")
+    options = ["--frames", "all", "--minus", "first/perturbation.json", "--reference", "file:double.xyz:reference"]
+    code, _, complained = comitia(*options, "--constant", "Ar=-18.75", trajectory="double.xyz")
+    assert code == 2
+    assert "give --molecules in both" in complained
+    first = json.loads((tmp_path / "first" / "perturbation.json").read_text())
+    first |= {"reference": "file:double.xyz:reference", "reference_settings": result_settings(tmp_path / "double.xyz")}
+    (tmp_path / "first" / "perturbation.json").write_text(json.dumps(first))
+    code, _, complained = comitia(*options, "--constant", "Ar=-18.75", "--molecules", 8, trajectory="double.xyz")
+    assert code == 0, complained
+    content = result()
+    assert content["difference"]["value"] == pytest.approx(
+        content["per_molecule"]["value"] - first["per_molecule"]["value"]
+    )
+    assert abs(content["difference"]["value"]) < KT
+
+
+def result_settings(path):
+    return {"file": file_hash(path)}
 
 
 def test_constants_of_one_composition(comitia, tmp_path):

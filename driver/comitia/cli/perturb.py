@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ import click
 from comitia.cli import Finite, pass_stop
 from comitia.errors import NumericalError, SettingsError, UsageError
 from comitia.signals import PATIENCE
+
+_ALIKE = ("reference", "reference_settings", "model_sha256", "temperature")  # what two results must share
 
 
 class _Count(click.ParamType):
@@ -104,7 +107,7 @@ def command(stop, output, json_path, minus, n_molecules, strict, quiet, **given)
     content, found, frames = run.run()
     if n_molecules is not None:
         share = found.per(n_molecules)
-        content["per_molecule"] = {"value": share.delta_f, "unit": "eV", "statistical_error": share.error}
+        content["per_molecule"] = {"value": share.delta_f, "unit": "eV/molecule", "statistical_error": share.error}
     if other is not None:
         content["difference"] = _difference(content, other, minus)
     json_path = json_path or output / "perturbation.json"
@@ -127,24 +130,26 @@ def _read_result(path):
 
 
 def _difference(content, other, path):
-    """This result less another one: what no energy constant enters."""
+    """This result less another one of the same composition: what no energy constant enters."""
     from comitia.thermodynamics.verdicts import VERDICTS
 
-    for key, what in (("constant", "energy constant"), ("reference", "reference"), ("temperature", "temperature")):
+    quoted, kept = (content, other), "constant"
+    if content["per_atom"]["n_atoms"] != other["per_atom"]["n_atoms"]:
+        if not all("per_molecule" in one for one in quoted):
+            raise UsageError(f"--minus {path}: is of another number of atoms; give --molecules in both")
+        quoted, kept = (content["per_molecule"], other["per_molecule"]), "constant_from"
+    for key, what in ((kept, "energy constant"), *((key, key.split("_")[0]) for key in _ALIKE)):
         if content[key] != other[key]:
             raise UsageError(
                 f"--minus {path}: its {what} is {other[key]!r}, here it is {content[key]!r}; compare like with like"
             )
-    if content["per_atom"]["n_atoms"] != other["per_atom"]["n_atoms"]:
-        raise UsageError(f"--minus {path}: is of another number of atoms; compare the same atoms")
-    errors = [one["statistical_error"] or 0.0 for one in (content, other)]
-    error = (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+    error = math.hypot(*(one["statistical_error"] or 0.0 for one in quoted)) or None
     return {
-        "value": content["value"] - other["value"],
+        "value": quoted[0]["value"] - quoted[1]["value"],
         "unit": "eV",
-        "statistical_error": error or None,
+        "statistical_error": error,
         "committee_error": None,
-        "total_error": error or None,
+        "total_error": error,
         "effective_sample_size": min(one["effective_sample_size"] for one in (content, other)),
         "verdict": max((one["verdict"] for one in (content, other)), key=VERDICTS.index),
         "minus": str(path),

@@ -163,8 +163,8 @@ class EnergyPairs:
     def _correlated(self, inefficiency):
         """Model and reference must go up and down together."""
         found = self.correlation
-        independent = max(self.n_frames / inefficiency, 4.0)
-        if found < 3 / np.sqrt(independent) and self.variance is not None:
+        least = min(3 / np.sqrt(self.n_frames / inefficiency), 0.7)
+        if found < least and self.variance is not None:
             shifted = self._shift()
             place = f" (they are when one is moved by {shifted:+d} frames)" if shifted else ""
             return [
