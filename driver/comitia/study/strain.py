@@ -81,7 +81,7 @@ def _committee_error(run, origin):
     shifts, noise = [], 0.0
     for sampled in (run, origin):
         energies = sampled.member_energies
-        ensembles = MemberEnsembles(energies, sampled.temperature, "direct")
+        ensembles = MemberEnsembles(energies, sampled.temperature)
         logarithm, influence = ensembles.exponential_average()
         first = (energies - energies.mean(axis=1, keepdims=True)).mean(axis=0)
         shifts.append(first - logarithm / ensembles.beta)

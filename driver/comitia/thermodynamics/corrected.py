@@ -176,7 +176,7 @@ def calibration_test(member_energies, energy_model, energy_reference, temperatur
     if energies.ndim != 2 or energies.shape[1] < 2 or len(energies) != pairs.n_frames:
         raise SeriesError(f"the member energies have shape {energies.shape}; give two members or more for every frame")
     shifts = energies - pairs.model[:, None]
-    ensembles = MemberEnsembles(shifts, temperature, "direct", np.zeros(pairs.n_frames), pairs.bias)
+    ensembles = MemberEnsembles(shifts, temperature, np.zeros(pairs.n_frames), pairs.bias)
     logarithm, _ = ensembles.exponential_average()
     members = pairs.weights @ shifts - logarithm / pairs.beta
     n_members = len(members)

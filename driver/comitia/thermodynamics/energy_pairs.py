@@ -59,7 +59,7 @@ class EnergyPairs:
         self.origin = float(self.difference.mean())
         self.square = self._square(of_beads - self.origin)
         self.bias = self._bias(bias, weights, temperature)
-        self.ensembles = MemberEnsembles(self.difference, temperature, "direct", np.zeros(self.n_frames), self.bias)
+        self.ensembles = MemberEnsembles(self.difference, temperature, np.zeros(self.n_frames), self.bias)
         self.beta = self.ensembles.beta
         self._rows = np.hstack([model, reference])
 

@@ -7,8 +7,6 @@ from comitia.thermodynamics.time_series import as_series, error_of_mean
 from comitia.thermodynamics.verdicts import judge_overlap
 from comitia.units import KB
 
-METHODS = ("cea", "direct")
-
 
 def driving_potential(member_energies, driving):
     """Driving potential of every frame, eV, from "mean", the index of a member, or an array.
@@ -44,11 +42,9 @@ class MemberEnsembles:
     r"""Weights that carry averages over the sampled frames to the ensemble of every member.
 
     With :math:`\delta_k = V_k - V_d` and weights :math:`w_t \propto e^{\beta B_t}` that undo a bias,
-
-    * direct: :math:`W_{tk} \propto w_t\, e^{-\beta \delta_{tk}}`, exact, but few frames count where
-      :math:`\beta\delta` varies by more than one;
-    * cea: :math:`W_{tk} = w_t [1 - \beta (\delta_{tk} - \langle\delta_k\rangle)]`, the first order of a
-      cumulant expansion, whose statistical noise does not grow with the size of the system.
+    :math:`W_{tk} \propto w_t\, e^{-\beta \delta_{tk}}`: exact, but few frames count where :math:`\beta\delta`
+    varies by more than one. The weights of single frames are here; averages and their errors, of long series
+    and by expansion too, come from `MemberMoments`.
 
     Each member energy is taken from its own mean first, so that constants between members do not matter.
     Energies of path integrals are averaged over beads before they come here.
@@ -57,7 +53,6 @@ class MemberEnsembles:
     ----------
     member_energies : (n_frames, n_members) array, eV
     temperature : float, K
-    method : "cea" or "direct"
     driving : "mean", int or (n_frames,) array, eV
     bias : (n_frames,) array, eV, or None
 
@@ -68,13 +63,10 @@ class MemberEnsembles:
     deviation : (n_frames, n_members) array, eV, weighted mean 0
     weights : (n_frames, n_members) array, every column has sum 1
 
-    Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), doi:10.1063/5.0036522;
     Torrie and Valleau, J. Comput. Phys. 23, 187 (1977), doi:10.1016/0021-9991(77)90121-8.
     """
 
-    def __init__(self, member_energies, temperature, method="cea", driving="mean", bias=None):
-        if method not in METHODS:
-            raise UsageError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+    def __init__(self, member_energies, temperature, driving="mean", bias=None):
         if not (np.isfinite(temperature) and temperature > 0):
             raise UsageError(f"temperature is {temperature} K; it must be above 0")
         energies = as_series(member_energies, "the member energies")
@@ -84,18 +76,14 @@ class MemberEnsembles:
         if not isinstance(driving, (str, int, np.integer)):
             driving = as_series(driving, "the driving potential")
             driving = driving - driving.mean()
-        self.method = method
         self.beta = 1 / (KB * temperature)
         self.n_frames, self.n_members = energies.shape
         self.frame_weights = self._frame_weights(bias)
         deviation = energies - driving_potential(energies, driving)[:, None]
         self.deviation = deviation - self.frame_weights @ deviation
-        if method == "direct":
-            log_weights = np.log(self.frame_weights)[:, None] - self.beta * self.deviation
-            weights = np.exp(log_weights - log_weights.max(axis=0))
-            self.weights = weights / weights.sum(axis=0)
-        else:
-            self.weights = self.frame_weights[:, None] * (1 - self.beta * self.deviation)
+        log_weights = np.log(self.frame_weights)[:, None] - self.beta * self.deviation
+        weights = np.exp(log_weights - log_weights.max(axis=0))
+        self.weights = weights / weights.sum(axis=0)
 
     def _frame_weights(self, bias):
         if bias is None:
@@ -130,11 +118,7 @@ class MemberEnsembles:
         origin = self.frame_weights @ observable
         fluctuation = observable - origin
         shift = np.sum(self.weights * fluctuation, axis=0)
-        if self.method == "direct":
-            influence = self.n_frames * self.weights * (fluctuation - shift)
-        else:
-            share = self.n_frames * self.frame_weights[:, None]
-            influence = share * (fluctuation * (1 - self.beta * self.deviation) - shift)
+        influence = self.n_frames * self.weights * (fluctuation - shift)
         return origin + shift, influence
 
     def effective_sample_size(self, inefficiency=1.0):
