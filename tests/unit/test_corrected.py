@@ -38,6 +38,40 @@ def test_an_average_under_the_reference_covers_as_often_as_it_claims():
         reweight_to_reference(np.ones(40), energy, 1.3 * energy, TEMPERATURE)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_averages_under_the_reference_1000_times(correlation):
+    z = []
+    for seed in range(1000):
+        n_frames = 400 if correlation == 0 else 4_000
+        noise = np.sqrt(1 - correlation**2) * np.random.default_rng(seed).normal(size=n_frames + 200)
+        x = lfilter([1], [1, -correlation], noise)[200:]
+        energy = 0.5 * KT * x**2
+        found = reweight_to_reference(x**2, energy, 1.2 * energy, TEMPERATURE)
+        z.append((found.mean - 1 / 1.2) / found.statistical_error)
+    coverage = np.mean(np.abs(z) < 1.96)
+    print(f"mean z {np.mean(z):+.3f}, variance {np.var(z):.3f}, coverage {100 * coverage:.1f} %")
+    assert abs(np.mean(z)) <= 0.15
+    assert 0.85 <= np.var(z) <= 1.15
+    assert 0.93 <= coverage <= 0.97
+
+
+def test_sampling_and_perturbation_have_one_error():
+    """<x²> of correlated frames, a tenth of which have reference energies: as often inside the error as it claims."""
+    z, errors, of_few = [], [], []
+    for seed in range(150):
+        x = lfilter([1], [1, -0.8], 0.6 * np.random.default_rng(seed).normal(size=6_200))[200:]
+        energy, chosen = 0.5 * KT * x**2, np.arange(5, 6_000, 20)
+        found = reweight_to_reference(x**2, energy[chosen], 1.1 * energy[chosen], TEMPERATURE, chosen=chosen)
+        z.append((found.mean - 1 / 1.1) / found.statistical_error)
+        errors.append(found.statistical_error)
+        few = reweight_to_reference(x[chosen] ** 2, energy[chosen], 1.1 * energy[chosen], TEMPERATURE)
+        of_few.append(few.statistical_error)
+    assert abs(np.mean(z)) < 0.3
+    assert 0.75 < np.var(z) < 1.3
+    assert np.mean(errors) < 0.8 * np.mean(of_few)
+
+
 def test_a_profile_is_carried_to_the_reference():
     """A double well that the reference tilts: F_ref(x) = F(x) + tilt x, up to a constant, bin by bin."""
     rng = np.random.default_rng(1)

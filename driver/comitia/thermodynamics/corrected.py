@@ -14,37 +14,68 @@ from comitia.thermodynamics.resampling import estimate
 from comitia.thermodynamics.time_series import as_series, block_sums, error_of_mean, statistical_inefficiency
 
 
-def reweight_to_reference(observable, energy_model, energy_reference, temperature, bias=None, weights=None):
+def reweight_to_reference(
+    observable, energy_model, energy_reference, temperature, bias=None, weights=None, chosen=None
+):
     r"""Average of an observable in the ensemble of the reference, from frames sampled with the model.
 
-    .. math:: \langle a \rangle_\mathrm{ref} = \frac{\langle a\, e^{-\beta \Delta V}\rangle}
-              {\langle e^{-\beta \Delta V}\rangle}
+    .. math:: \langle a \rangle_\mathrm{ref} = \langle a \rangle + \frac{\langle a\, e^{-\beta \Delta V}\rangle_c}
+              {\langle e^{-\beta \Delta V}\rangle_c} - \langle a \rangle_c
+
+    where c are the frames with reference energies and the first average is over all of the trajectory: what the
+    few chosen frames must tell is the shift, which is known better than the average. Without `chosen` the first
+    and the last cancel.
 
     Parameters
     ----------
     observable : (n_frames,) array, averaged over the beads of a path integral
-    energy_model, energy_reference, temperature, bias, weights : as for `perturb`, all beads
+    energy_model, energy_reference, temperature, weights : as for `perturb`, all beads of the chosen frames
+    bias : (n_frames,) array, eV, or None
+    chosen : (n_chosen,) increasing integer array, places of the frames with energies among all; or None
 
     Returns
     -------
     Average
-        without a committee error: the members do not enter.
+        without a committee error: the members do not enter. Its error is that of sampling and perturbation
+        together, from leaving out one block of the trajectory after the other.
     """
-    pairs = EnergyPairs(energy_model, energy_reference, temperature, bias, weights)
     observable = as_series(observable, "the observable")
-    if observable.shape != (pairs.n_frames,):
-        raise SeriesError(f"the observable has shape {observable.shape}, there are energies of {pairs.n_frames} frames")
-    members, influence = pairs.ensembles.averages(observable)
-    spread = pairs.ensembles.spread()
-    common = {"members": members, "mean": float(members[0]), "committee_error": None, "n_frames": pairs.n_frames}
-    common |= {"method": "direct", "second_order": None, "spread": spread}
+    n_frames = len(observable)
+    chosen = np.arange(n_frames) if chosen is None else np.asarray(chosen)
+    of_chosen = None if bias is None else np.asarray(bias)[chosen]
+    pairs = EnergyPairs(energy_model, energy_reference, temperature, of_chosen, weights)
+    if observable.ndim != 1 or len(chosen) != pairs.n_frames or not 0 <= chosen.min() <= chosen.max() < n_frames:
+        raise SeriesError(
+            f"the observable has shape {observable.shape}, there are energies of {pairs.n_frames} frames; give one "
+            "number for each, or for every frame of the trajectory, and the places of the chosen ones"
+        )
+    of_all = np.ones(n_frames)
+    if bias is not None:
+        of_all = np.exp(pairs.beta * (bias - np.max(bias)))
+    tilted = np.exp(-pairs.beta * (pairs.difference - pairs.difference.min()))
+    columns = np.zeros((n_frames, 3))
+    columns[:, 0] = of_all * n_frames / of_all.sum()
+    columns[chosen, 1] = pairs.n_frames * pairs.weights
+    columns[chosen, 2] = pairs.n_frames * pairs.weights * tilted
+    origin = observable.mean()
+    sums = block_sums(np.hstack([columns, columns * (observable - origin)[:, None]]))
+
+    def quantity(sums):
+        all_frames, sampled, tilted = (sums[:, 3 + i] / sums[:, i] for i in range(3))
+        return tilted + all_frames - sampled
+
+    found = estimate(quantity, block_sums(np.ones(n_frames)), sums)
+    mean = float(found.value) + origin
+    _, influence = pairs.ensembles.averages(observable[chosen])
+    common = {"members": np.array([mean]), "mean": mean, "committee_error": None, "n_frames": n_frames}
+    common |= {"method": "direct", "second_order": None, "spread": pairs.ensembles.spread()}
     if np.ptp(observable) <= 1e-12 * np.abs(observable).max():
         size, reason = pairs.ensembles.effective_sample_size(), "the observable is the same in every frame"
         exact = {"statistical_error": None, "total_error": None, "verdict": "exact", "reason": reason}
         return Average(effective_sample_size=size, **exact, **common)
     inefficiency = float(statistical_inefficiency(influence[:, 0]))
     size = pairs.ensembles.effective_sample_size(inefficiency) / pairs.repeats
-    error = float(error_of_mean(influence[:, 0])) * np.sqrt(pairs.repeats)
+    error = float(found.error) * np.sqrt(pairs.repeats)
     verdict, reason, _ = worst_of([pairs.ensembles.overlap_verdict(size), *pairs.findings(inefficiency)])
     return Average(
         statistical_error=error, total_error=error, effective_sample_size=size, verdict=verdict, reason=reason, **common

@@ -137,12 +137,7 @@ class ReferenceRun:
         means = model.mean(axis=1), reference.mean(axis=1)
         if request.observables:
             self._need_all_beads("averages under the reference")
-            content["observables"] = {
-                name: reweight_to_reference(columns[name][0], *means, request.temperature, **common).as_dict(
-                    columns[name][1]
-                )
-                for name in request.observables
-            }
+            content["observables"] = {name: self._average(name, frames, means) for name in request.observables}
         if request.states is not None:
             self._need_all_beads("the difference of two states")
             state = columns[request.states][0]
@@ -159,11 +154,22 @@ class ReferenceRun:
 
     def _columns(self):
         request = self.request
-        return dict.fromkeys(name for name in (*request.observables, request.states, request.bias) if name is not None)
+        return dict.fromkeys(name for name in (request.states, request.bias) if name is not None)
 
     def _column(self, name, frames):
         values, _, unit = self.sampled.take(name, energies=name == self.request.bias)
         return values[frames], unit
+
+    def _average(self, name, frames, means):
+        """Of an observable over the trajectory, carried to the reference by the frames with energies."""
+        request, skip = self.request, self.request.skip
+        values, _, unit = self.sampled.take(name)
+        bias = None if request.bias is None else self.sampled.take(request.bias, energies=True)[0][skip:]
+        chosen = frames.frames - skip
+        found = reweight_to_reference(
+            values[skip:], *means, request.temperature, bias=bias, weights=frames.weights, chosen=chosen
+        )
+        return found.as_dict(unit)
 
     def _need_all_beads(self, what):
         if self.request.n_beads not in (None, self.sampled.n_beads):
