@@ -235,3 +235,17 @@ def test_strict_ends_with_6_where_an_average_is_unreliable(comitia, tmp_path):
     assert "obs:2: unreliable" in out
     assert "obs:2: unreliable" in err
     assert json.loads((tmp_path / "out.json").read_text())["verdict"] == "unreliable"
+
+
+def test_another_temperature_and_a_figure(comitia, tmp_path):
+    x, energies = write_tables(tmp_path)
+    call = ("reweight", "--potentials", "pots", "--observable", "obs:2", "--temperature", 300, "--units", "eV")
+    code, out, _ = comitia(*call, "--method", "direct", "--temperature-to", 310, "--json", "x.json", "--plot", "x.png")
+    assert code == 0
+    assert "310 K from 300 K" in out
+    reduced = energies / (KB * 310) - energies.mean(axis=1)[:, None] / (KB * 300)
+    expected = np.average(np.repeat(x[:, None] ** 2, 3, axis=1), weights=np.exp(-reduced), axis=0)
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert_allclose(content["members"], expected, rtol=1e-9)
+    assert (content["temperature"], content["sampled_temperature"]) == (310, 300)
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

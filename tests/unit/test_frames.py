@@ -25,7 +25,7 @@ def test_energies_are_averaged_over_beads_and_aligned_by_step(tmp_path):
         assert [len(piece.member_energies) for piece in pieces] == ([3, 3, 2] if size == 3 else [8])
         energies = np.concatenate([piece.member_energies for piece in pieces])
         assert_allclose(energies, values[::5].mean(axis=1) * HARTREE, rtol=1e-14)
-        assert_allclose(np.concatenate([piece.observables[0] for piece in pieces]), cv[:8], rtol=1e-14)
+        assert_allclose(np.concatenate([piece.observables[:, 0] for piece in pieces]), cv[:8], rtol=1e-14)
     assert frames.warnings == []
 
 
@@ -152,7 +152,7 @@ def test_tables_pair_row_by_row_and_name_their_columns(tmp_path):
     frames = gather(
         str(tmp_path / "pots"), [f"{tmp_path / 'colvar'}:d"], 300.0, units="eV", bias=f"{tmp_path / 'colvar'}:rbias"
     ).read()
-    assert_array_equal(frames.observables[0], 2.0 * np.arange(30))
+    assert_array_equal(frames.observables[:, 0], 2.0 * np.arange(30))
     assert_array_equal(frames.bias, np.full(30, 0.5))
     with pytest.raises(SeriesError, match=r"3 columns; say which one.*1 time, 2 d, 3 rbias"):
         gather(str(tmp_path / "pots"), [str(tmp_path / "colvar")], 300.0)
@@ -162,7 +162,7 @@ def test_tables_pair_row_by_row_and_name_their_columns(tmp_path):
     with pytest.raises(SeriesError, match=r"short has 29 frames, .*pots has 30"):
         gather(str(tmp_path / "pots"), [str(tmp_path / "short")], 300.0)
     members = gather(str(tmp_path / "pots"), [f"{tmp_path / 'pots'}:members"], 300.0).read()
-    assert members.observables[0].shape == (30, 2)
+    assert members.estimators.shape == (30, 1, 2)
 
 
 def test_units_of_extras_are_fixed(tmp_path):

@@ -125,7 +125,7 @@ def test_a_real_run_knows_its_beads_and_temperature(real_run, tmp_path):
     assert not facts.replica_exchange
     assert find_exchange(real_run / "run.out") is None
     frames = gather(str(real_run / "run.committee_pot_00"), [f"{real_run / 'run.out'}:potential"], 300.0).read()
-    assert frames.observables[0].shape == frames.member_energies.shape == (13, 4)
+    assert frames.estimators[:, 0].shape == frames.member_energies.shape == (13, 4)
     with pytest.raises(SeriesError, match="not at --temperature 310"):
         gather(str(real_run / "run.committee_pot_00"), [f"{real_run / 'run.out'}:potential"], 310.0)
     with pytest.raises(SeriesError, match="one estimator for each member"):

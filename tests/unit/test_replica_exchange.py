@@ -81,8 +81,8 @@ def test_frames_of_a_temperature_come_from_all_replicas(exchange_run, temperatur
         expected[here] = committee.values[::2].mean(axis=1)[here]
         temperatures[here] = properties["temperature"][::3][here]
     assert_allclose(read.member_energies, expected, rtol=1e-12)
-    assert_allclose(read.observables[0], expected, rtol=1e-12)
-    assert_allclose(read.observables[1], temperatures, rtol=1e-12)
+    assert_allclose(read.estimators[:, 0], expected, rtol=1e-12)
+    assert_allclose(read.observables[:, 0], temperatures, rtol=1e-12)
     assert len(np.unique(frames.series["potentials"].replica)) == 3
     # the potential that i-PI printed is that of the same frames
     drive = gather(potentials, ["potentials"], temperature, driving=f"{exchange_run / 'cold_run.out'}:potential").read()

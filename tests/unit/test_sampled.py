@@ -68,7 +68,7 @@ def test_plumed_counts_the_steps_of_ipi(tmp_path):
         potentials, [f"{tmp_path / 'COLVAR'}:d"], 300.0, "eV" if False else None, bias=f"{tmp_path / 'COLVAR'}:m.rbias"
     )
     read = frames.read()
-    assert_allclose(read.observables[0], 0.1 * np.arange(1, 35))
+    assert_allclose(read.observables[:, 0], 0.1 * np.arange(1, 35))
     assert_allclose(read.bias, 0.5 * np.arange(1, 35) * HARTREE)
     assert_allclose(read.member_energies, energies[1:35, 0] * HARTREE)
     with pytest.raises(SeriesError, match=r"m\.bias is the bias of metadynamics as it grows.*m\.rbias"):
@@ -96,7 +96,7 @@ def test_data_sets_of_hdf5(tmp_path):
         pieces = list(frames.pieces(size=size))
         found = np.concatenate([piece.member_energies for piece in pieces])
         assert_allclose(found, energies.mean(axis=1)[10:35] * HARTREE)
-        assert_array_equal(np.concatenate([piece.observables[0] for piece in pieces]), volume[:50:2])
+        assert_array_equal(np.concatenate([piece.observables[:, 0] for piece in pieces]), volume[:50:2])
     assert frames.observables[0].unit == "Å^3"
     driven = gather(
         f"{tmp_path / 'run.h5'}:a/energies", ["potentials"], 300.0, driving=f"{tmp_path / 'run.h5'}:a/energies:2"

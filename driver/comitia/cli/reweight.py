@@ -28,6 +28,7 @@ from comitia.errors import NumericalError, UsageError
     "`potentials` is the potential energy itself. May be given several times.",
 )
 @click.option("--temperature", required=True, type=Finite(min=0, min_open=True), help="K.")
+@click.option("--temperature-to", type=Finite(min=0, min_open=True), help="K, of the averages, if not that of the run.")
 @click.option("--ensemble", type=click.IntRange(min=0), help="Which of a replica exchange, where several have this T.")
 @click.option(
     "--units",
@@ -50,6 +51,7 @@ from comitia.errors import NumericalError, UsageError
 @click.option("--baseline", metavar="F", help="Energies F[:COL] that the members correct, added to each member.")
 @click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True, help="Frames left out at the start.")
 @click.option("--strict", is_flag=True, help="Exit with 6 if a verdict is unreliable.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw value, errors and members into this file.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Result; OBSERVABLE.reweight.json by default."
 )
@@ -57,6 +59,7 @@ def command(
     potentials,
     observables,
     temperature,
+    temperature_to,
     ensemble,
     units,
     method,
@@ -65,6 +68,7 @@ def command(
     baseline,
     skip,
     strict,
+    plot,
     json_path,
 ):
     """Averages under every committee member: statistical and committee error, effective sample size, verdict.
@@ -74,102 +78,99 @@ def command(
     comitia reweight --potentials POTS --observable OBS:1 --temperature 300 --units eV --method direct
     comitia reweight --potentials run.committee_pot_0 --observable run.out:5-9 --observable COLVAR:d --temperature 300
     """
+    import numpy as np
+
+    from comitia.engines.beginning import Beginning
     from comitia.engines.frames import gather
     from comitia.files import write_json
-    from comitia.thermodynamics import reweight
+    from comitia.thermodynamics import MemberMoments, averages
 
     frames = gather(potentials, observables, temperature, units, driving, bias, baseline, ensemble)
     n_frames = frames.n_frames - skip
     if n_frames < 1:
         raise UsageError(f"--skip {skip} leaves nothing of {frames.n_frames} frames; skip fewer")
-    read = frames.read(skip)
-    averages = [
-        reweight(
-            values,
-            read.member_energies,
-            temperature,
-            method=method,
-            driving=read.driving if frames.driving is None else frames.driving,
-            bias=read.bias,
-        )
-        for values in read.observables
-    ]
-    found = [
-        average.as_dict(one.unit)
-        | {
-            "reason": average.reason,
-            "members": average.members,
-            "member_effective_sample_sizes": average.effective_sample_size,
-            "observable": one.label,
-        }
-        for one, average in zip(frames.observables, averages, strict=True)
-    ]
+    moments = MemberMoments(temperature_to or temperature, method, frames.driving, temperature)
+    beginning = Beginning(n_frames)
+    for piece in frames.pieces(skip):
+        moments.add(piece.member_energies, piece.observables, piece.estimators, piece.driving, piece.bias)
+        beginning.add(np.hstack([piece.observables, piece.estimators.mean(axis=2)]))
+    found = averages(moments)
+    starts = beginning.starts()
+    found = [(frames.observables[place], found[place], starts[place]) for place in frames.order]
     settings = {
         "potentials": potentials,
         "method": method,
         "driving": driving,
         "bias": bias,
         "baseline": baseline,
-        "temperature": temperature,
+        "temperature": temperature_to or temperature,
+        "sampled_temperature": temperature,
         "ensemble": frames.ensemble.number if frames.ensemble else None,
         "n_frames": n_frames,
         "n_beads": frames.n_beads,
-        "warnings": frames.warnings + _approach_to_equilibrium(frames, read.observables, skip),
+        "warnings": frames.warnings
+        + [
+            f"{one.label}: the first {start} frames look like the approach to equilibrium; try --skip {skip + start}"
+            for one, _, start in found
+            if start
+        ],
     }
-    name = frames.observables[0].label if len(found) == 1 else Path(observables[0]).name + " and others"
+    found = [(one, average) for one, average, _ in found]
+    name = found[0][0].label if len(found) == 1 else Path(observables[0]).name + " and others"
     json_path = json_path or Path(re.sub(r"[^\w.+-]+", "_", name).strip("_") + ".reweight.json")
-    content = found[0] | settings if len(found) == 1 else settings | {"averages": found}
-    write_json(json_path, content)
-    _print(frames, averages, settings, json_path)
-    unreliable = [
-        one.label for one, average in zip(frames.observables, averages, strict=True) if average.verdict == "unreliable"
-    ]
+    contents = [_content(*one) for one in found]
+    write_json(json_path, contents[0] | settings if len(found) == 1 else settings | {"averages": contents})
+    _print(frames, found, settings, json_path)
+    if plot:
+        from comitia.report.averages import averages_figure
+
+        averages_figure([(one.label, one.unit, average) for one, average in found], plot)
+    unreliable = [one.label for one, average in found if average.verdict == "unreliable"]
     if strict and unreliable:
         raise NumericalError(f"{', '.join(unreliable)}: unreliable; see the reason above, or leave --strict out")
 
 
-def _approach_to_equilibrium(frames, values, skipped):
-    """A warning for each observable where leaving out the first frames would leave many more independent ones."""
-    from comitia.thermodynamics import equilibration, statistical_inefficiency
-
-    warnings = []
-    for one, series in zip(frames.observables, values, strict=True):
-        series = series if series.ndim == 1 else series.mean(axis=1)
-        start, _, n_independent = equilibration(series)
-        if n_independent >= 1.5 * len(series) / statistical_inefficiency(series):
-            warnings.append(
-                f"{one.label}: the first {start} frames look like the approach to equilibrium; try --skip "
-                f"{skipped + start}"
-            )
-    return warnings
+def _content(one, average):
+    """One average as it stands in JSON."""
+    return average.as_dict(one.unit) | {
+        "reason": average.reason,
+        "members": average.members,
+        "member_effective_sample_sizes": average.effective_sample_size,
+        "observable": one.label,
+    }
 
 
-def _print(frames, averages, settings, json_path):
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True, width=1_000)  # numbers are never cut
+def _print(frames, found, settings, json_path):
     beads = f", {frames.n_beads} beads" if frames.n_beads > 1 else ""
-    console.print(
-        f"{settings['n_frames']} frames{beads}, {frames.n_members} members, {settings['temperature']:g} K, "
+    sampled = settings["sampled_temperature"]
+    elsewhere = "" if settings["temperature"] == sampled else f" from {sampled:g} K"
+    click.echo(
+        f"{settings['n_frames']} frames{beads}, {frames.n_members} members, {settings['temperature']:g} K{elsewhere}, "
         f"method {settings['method']}, driven by {settings['driving']}; potentials in {frames.energy_unit}",
     )
     if frames.ensemble:
-        console.print(f"replica exchange, ensemble {frames.ensemble.number} of {frames.ensemble.exchange.describe()}")
-    table = Table("average of", "value", "statistical", "committee", "total error", "worst size", "verdict")
-    for one, average in zip(frames.observables, averages, strict=True):
+        click.echo(f"replica exchange, ensemble {frames.ensemble.number} of {frames.ensemble.exchange.describe()}")
+    rows = [("average of", "value", "unit", "statistical", "committee", "total error", "worst size", "verdict")]
+    for one, average in found:
         errors = (average.statistical_error, average.committee_error, average.total_error)
         shown = ["–" if error is None else f"{error:.2e}" for error in errors]
         size = f"{average.effective_sample_size.min():.1f}"
-        table.add_row(one.label, f"{average.mean:.8e} {one.unit}".strip(), *shown, size, average.verdict)
-    console.print(table)
-    if len(averages) == 1:
-        members = Table("member", "average", "effective sample size")
-        for k, (value, size) in enumerate(zip(averages[0].members, averages[0].effective_sample_size, strict=True)):
-            members.add_row(str(k), f"{value:.8e}", f"{size:.1f}")
-        console.print(members)
-    for one, average in zip(frames.observables, averages, strict=True):
-        console.print(f"{one.label}: {average.verdict}: {average.reason}")
+        rows.append((one.label, f"{average.mean:.8e}", one.unit, *shown, size, average.verdict))
+    _print_table(rows)
+    if len(found) == 1:
+        average = found[0][1]
+        sizes = zip(average.members, average.effective_sample_size, strict=True)
+        rows = [(str(k), f"{value:.8e}", f"{size:.1f}") for k, (value, size) in enumerate(sizes)]
+        _print_table([("member", "average", "effective sample size"), *rows])
+    for one, average in found:
+        click.echo(f"{one.label}: {average.verdict}: {average.reason}")
     for warning in settings["warnings"]:
         click.echo(f"comitia: warning: {warning}", err=True)
-    console.print(f"wrote {json_path}")
+    click.echo(f"wrote {json_path}")
+
+
+def _print_table(rows):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo()

@@ -27,13 +27,14 @@ class Observable:
     ----------
     label, unit : str
     series : number of its series in `Frames.series`, or None for the potential energy of each member
-    columns : (n_columns,) integer array in that series: one, or one for each member where they are estimators
+    columns : list of int in that series: one, or one for each member where they are estimators
+    estimators : bool, whether there is another one for each member
     """
 
     label: str
     unit: str
     series: int | None
-    columns: np.ndarray
+    columns: list[int]
     estimators: bool
 
 
@@ -44,12 +45,14 @@ class Piece:
     Attributes
     ----------
     member_energies : (n_frames, n_members) array, eV, averaged over beads
-    observables : list of (n_frames,) arrays, or (n_frames, n_members) arrays of member estimators
+    observables : (n_frames, n_observables) array, those that are the same for all members
+    estimators : (n_frames, n_estimators, n_members) array, those that are not
     driving, bias : (n_frames,) arrays, eV, or None
     """
 
     member_energies: np.ndarray
-    observables: list[np.ndarray]
+    observables: np.ndarray
+    estimators: np.ndarray
     driving: np.ndarray | None
     bias: np.ndarray | None
 
@@ -61,8 +64,9 @@ class Frames:
     Attributes
     ----------
     series : dict of str -> Series: potentials, and as given 0, 1, … of the observables, driving, bias, baseline
-    observables : list of Observable
-    driving : "mean", int, or None where each piece says
+    observables : list of Observable, those with estimators last
+    order : list of int, the observables in the order in which they were asked for
+    driving : "mean", int, or "given" where each piece says
     energy_unit : str, unit of the potentials in their file
     first_file : Path, of the potentials
     ensemble : replica_exchange.Ensemble or None
@@ -72,6 +76,7 @@ class Frames:
 
     series: dict
     observables: list[Observable]
+    order: list[int]
     driving: object
     energy_unit: str
     first_file: Path
@@ -113,27 +118,30 @@ class Frames:
                 self.warnings += precision_warnings(energies, self.first_file, self.energy_unit)
             checks.add(taken, energies)
             driving, bias = (taken[name][:, 0] if name in taken else None for name in ("driving", "bias"))
-            yield Piece(energies, [self._values(one, taken, energies) for one in self.observables], driving, bias)
+            yield Piece(energies, self._shared(taken, len(frames)), self._estimators(taken, energies), driving, bias)
         checks.finish()
 
-    @staticmethod
-    def _values(observable, taken, energies):
-        if observable.series is None:
-            return energies
-        values = taken[observable.series]
-        return values[:, observable.columns] if observable.estimators else values[:, observable.columns[0]]
+    def _shared(self, taken, n_frames):
+        parts = []
+        for name, values in taken.items():
+            columns = [one.columns[0] for one in self.observables if one.series == name and not one.estimators]
+            if columns:
+                leading = columns == list(range(len(columns)))
+                parts.append(values[:, : len(columns)] if leading else values[:, columns])
+        return parts[0] if len(parts) == 1 else np.hstack(parts) if parts else np.empty((n_frames, 0))
+
+    def _estimators(self, taken, energies):
+        found = np.empty((len(energies), sum(one.estimators for one in self.observables), energies.shape[1]))
+        for place, one in enumerate(one for one in self.observables if one.estimators):
+            found[:, place] = energies if one.series is None else taken[one.series][:, one.columns]
+        return found
 
     def read(self, first=0):
         """All frames from `first` on as one `Piece`, for series that fit into memory."""
         pieces = list(self.pieces(first))
-        if not pieces:
-            raise UsageError(f"nothing is left of {self.n_frames} frames without the first {first}; leave out fewer")
-        joined = [np.concatenate(values) for values in zip(*(piece.observables for piece in pieces), strict=True)]
-        driving, bias = (
-            None if getattr(pieces[0], name) is None else np.concatenate([getattr(piece, name) for piece in pieces])
-            for name in ("driving", "bias")
-        )
-        return Piece(np.concatenate([piece.member_energies for piece in pieces]), joined, driving, bias)
+        names = ("member_energies", "observables", "estimators", "driving", "bias")
+        parts = [[getattr(piece, name) for piece in pieces] for name in names]
+        return Piece(*(None if values[0] is None else np.concatenate(values) for values in parts))
 
 
 def _member_energies(path, units, ensemble):
@@ -161,11 +169,13 @@ def _observables(number, specification, series, n_members, n_beads):
             raise SeriesError(
                 f"{series.name}: has {len(series.labels)} columns for {n_members} members; give one estimator for each"
             )
-        return [Observable(f"{Path(series.name).name}:{MEMBERS}", series.units[0], number, np.arange(n_members), True)]
+        return [
+            Observable(f"{Path(series.name).name}:{MEMBERS}", series.units[0], number, list(range(n_members)), True)
+        ]
     found = []
     for place, (label, unit, name) in enumerate(zip(series.labels, series.units, series.properties, strict=True)):
         if name == "potential":
-            found.append(Observable(label, "eV", None, np.arange(0), True))
+            found.append(Observable(label, "eV", None, [], True))
             continue
         if name in CONTAINS_POTENTIAL and not (name == "kinetic_cv" and n_beads == 1):
             raise SeriesError(
@@ -173,7 +183,7 @@ def _observables(number, specification, series, n_members, n_beads):
                 "one that i-PI printed gives wrong shifts; give one estimator for each member in a table, as "
                 f"FILE:{MEMBERS}"
             )
-        found.append(Observable(label, unit, number, np.array([place]), False))
+        found.append(Observable(label, unit, number, [place], False))
     return found
 
 
@@ -233,7 +243,7 @@ def gather(potentials, observables, temperature, units=None, driving="mean", bia
     series, wanted = {POTENTIALS: energies}, []
     for number, specification in enumerate(observables):
         if specification == POTENTIALS:
-            wanted.append(Observable(POTENTIALS, "eV", None, np.arange(0), True))
+            wanted.append(Observable(POTENTIALS, "eV", None, [], True))
             continue
         series[number] = open_series(specification, ensemble=chosen)
         wanted += _observables(number, specification, series[number], len(energies.labels), energies.n_beads)
@@ -241,7 +251,7 @@ def gather(potentials, observables, temperature, units=None, driving="mean", bia
     if str(driving).isdigit() and not Path(str(driving)).exists():
         driver = int(driving)
     elif driving != "mean":
-        series["driving"], driver = energy(driving), None
+        series["driving"], driver = energy(driving), "given"
     for name, specification in (("bias", bias), ("baseline", baseline)):
         if specification:
             series[name] = energy(specification)
@@ -249,4 +259,7 @@ def gather(potentials, observables, temperature, units=None, driving="mean", bia
         if len(one.labels) != 1:
             raise SeriesError(f"{one.name}: one column of energies is wanted, not {len(one.labels)}")
     align(list(series.values()))
-    return Frames(series, wanted, driver, energy_unit, first_file, chosen, temperature)
+    shared_first = sorted(range(len(wanted)), key=lambda place: wanted[place].estimators)
+    order = [shared_first.index(place) for place in range(len(wanted))]
+    ordered = [wanted[place] for place in shared_first]
+    return Frames(series, ordered, order, driver, energy_unit, first_file, chosen, temperature)

@@ -7,7 +7,7 @@ from comitia.errors import SeriesError, SettingsError
 KEPT = 1 << 26
 """Bytes of numbers that may stay in memory after a file was read the first time."""
 
-ROWS_AT_ONCE = 1 << 14
+ROWS_AT_ONCE = 1 << 12
 
 
 class TextSource:
@@ -79,11 +79,11 @@ class TextSource:
                 self._first += len(self._piece)
                 self._piece = next(self._pieces)
                 continue
-            end = np.searchsorted(rows, self._first + len(self._piece))
-            np.take(self._piece, rows[done:end] - self._first, axis=0, out=found[done:end])
+            end = done + np.searchsorted(rows[done:], self._first + len(self._piece))
+            first, last = rows[done] - self._first, rows[end - 1] - self._first
+            here = slice(first, last + 1) if last - first == end - 1 - done else rows[done:end] - self._first
+            np.multiply(self._piece[here], self.factors, out=found[done:end])
             done = end
-        if np.any(self.factors != 1):
-            found *= self.factors
         return found
 
 

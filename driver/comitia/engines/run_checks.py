@@ -6,7 +6,6 @@ from comitia.engines.row_sources import ROWS_AT_ONCE
 from comitia.engines.sampled import HDF5
 from comitia.engines.tables import printed_resolution
 from comitia.errors import SeriesError
-from comitia.potential.mixing import are_pseudo_members
 from comitia.units import HARTREE
 
 POTENTIALS = "potentials"
@@ -100,6 +99,8 @@ def refuse_pseudo_members(potentials):
     """Refuse the two that stand for a committee (`serve --extras pseudo_members`), seen in the first frames."""
     if len(potentials.labels) != 2:
         return
+    from comitia.potential.mixing import are_pseudo_members
+
     for source in potentials.sources[0]:
         if are_pseudo_members(source.take(np.arange(min(source.n_rows, ROWS_AT_ONCE)))):
             raise SeriesError(

@@ -63,10 +63,13 @@ class Series:
         return found
 
     def _mean(self, replica, frames):
-        total = 0.0
-        for source, rows in zip(self.sources[replica], self.rows[replica], strict=True):
-            total = total + source.take(rows[frames])
-        return total if self.n_beads == 1 else total / self.n_beads
+        sources, rows = self.sources[replica], self.rows[replica]
+        total = sources[0].take(rows[0][frames])
+        if self.n_beads == 1:
+            return total
+        for bead in range(1, self.n_beads):
+            total += sources[bead].take(rows[bead][frames])
+        return total / self.n_beads
 
     def restrict(self, frames):
         """Leave only some of the frames (increasing), in place."""

@@ -5,8 +5,8 @@ from pathlib import Path
 from comitia._text import Rows
 from comitia.errors import SeriesError
 
-PIECE = 1 << 22
-"""Bytes that are read at a time."""
+PIECE = 1 << 17
+"""Bytes that are read at a time: with the numbers in them they stay in the cache."""
 
 
 class TextRows:

@@ -1,8 +1,6 @@
 """Free-energy difference of two potentials that were both sampled."""
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import expit, logsumexp
 
 from comitia.errors import SeriesError
 from comitia.thermodynamics.energy_pairs import EnergyPairs
@@ -37,6 +35,8 @@ def perturb_both_ends(model_end, reference_end, temperature):
     model, reference = (EnergyPairs(*end, temperature) for end in (model_end, reference_end))
     if not (model.complete and reference.complete):
         raise SeriesError("the acceptance ratio takes all beads of every frame")
+    from scipy.special import logsumexp
+
     beta, origin = model.beta, model.origin
     forward, backward = (beta * (pairs.difference - origin) for pairs in (model, reference))
     inefficiencies = statistical_inefficiency(forward), statistical_inefficiency(backward)
@@ -70,6 +70,9 @@ def perturb_both_ends(model_end, reference_end, temperature):
 
 def _acceptance_ratio(forward, backward):
     r"""Root of the equation of Bennett in units of kT, and the two terms of it for every frame."""
+    from scipy.optimize import brentq
+    from scipy.special import expit
+
     log_ratio = np.log(len(forward) / len(backward))
 
     def terms(reduced):
