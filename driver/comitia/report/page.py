@@ -68,6 +68,11 @@ def _corrected(found):
     return page + _table(["sample", "frames", "beads", "effective", "σ(βΔV)", "verdict"], rows)
 
 
+def _figure(path):
+    encoded, name = base64.b64encode(path.read_bytes()).decode(), html.escape(path.stem)
+    return f'<p>{name}<br><img alt="{name}" src="data:image/png;base64,{encoded}"></p>\n'
+
+
 def _plain(numbers):
     """A table of names and numbers."""
     rows = []
@@ -107,12 +112,12 @@ def report_page(folder):
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         title = f"{results['study']}, {results['setting']}" if results["setting"] else results["study"]
         parts = [_HEAD.format(title=html.escape(title)), f"<h1>{html.escape(title)}</h1>\n"]
-        for figure in sorted(folder.glob("*.png")):
-            encoded = base64.b64encode(figure.read_bytes()).decode()
-            parts.append(f'<p><img alt="{html.escape(figure.name)}" src="data:image/png;base64,{encoded}"></p>\n')
+        parts += [_figure(path) for path in sorted(folder.glob("*.png"))]
         parts += ["<h2>Averages</h2>\n", _averages(results)]
         for name, found in results.get("perturbation", {}).items():
             parts += [f"<h2>Perturbation to {html.escape(name)}</h2>\n", _corrected(found)]
+            paths = [folder / "perturb" / f"{name}-{sample}.png" for sample in found["samples"]]
+            parts += [_figure(path) for path in paths if path.is_file()]
         parts += ["<h2>Potential</h2>\n", _plain(_errors(results)), "<h2>Checks</h2>\n", _plain(results["checks"])]
         parts += ["<h2>Versions</h2>\n", _plain(results["versions"]), "</body></html>\n"]
     except OSError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from comitia.errors import SeriesError
 from comitia.potential import load
+from comitia.report.perturbation import perturbation_figure
 from comitia.study.observables import cv_series, plain_unit, unit_factor
 from comitia.study.perturbed_frames import STORED_TOLERANCE, chosen_frames, evaluate_members, stored_frames
 from comitia.thermodynamics import Profile, calibration_test, corrected_profile, difference, perturb
@@ -28,7 +29,7 @@ def perturb_samples(study, folder, runs, potential, results, scratch, progress=T
     runs : dict of SampledRun by sample; not used where frames are stored
     potential : the comitia.Potential of this study
     results : dict, what the stage `reweight` found
-    scratch : Path, folder of the journals of reference energies
+    scratch : Path, folder of the journals of reference energies, and of figures
     progress : bool
 
     Returns
@@ -65,7 +66,7 @@ def perturb_samples(study, folder, runs, potential, results, scratch, progress=T
         if len(differences):
             checks[f"perturb.{name}.largest_difference_to_stored"] = float(np.abs(differences).max())
             checks[f"perturb.{name}.recomputed"] = len(differences)
-        found[name] = perturbed(study, name, frames, energies, results, alpha)
+        found[name] = perturbed(study, name, frames, energies, results, alpha, scratch)
     return found | {"checks": checks}
 
 
@@ -182,7 +183,7 @@ def _of_one_sample(found, trained):
     return given
 
 
-def perturbed(study, name, frames, energies, results, alpha):
+def perturbed(study, name, frames, energies, results, alpha, figures):
     """Everything that one reference says.
 
     Parameters
@@ -193,6 +194,7 @@ def perturbed(study, name, frames, energies, results, alpha):
     energies : dict of (n_frames, n_beads) arrays, eV, of the reference
     results : dict, the averages and profiles of the study, see `comitia.study.observables.averages`
     alpha : calibration factor of the committee's energies
+    figures : Path of a folder, for the diagnostics of every sample, NAME-SAMPLE.png
 
     Returns
     -------
@@ -205,6 +207,8 @@ def perturbed(study, name, frames, energies, results, alpha):
         kept[sample] = chosen, of_reference = all_frames.without(missing), energies[sample][~missing]
         found = perturb(chosen.model_energies, of_reference, chosen.temperature)
         free_energies[sample] = found
+        figure = figures / f"{name}-{sample}.png"
+        perturbation_figure(chosen.model_energies, of_reference, chosen.temperature, found, figure)
         given["samples"][sample] = _of_one_sample(found, reference.trained) | {
             "n_beads": chosen.n_beads,
             "n_left_out": int(missing.sum()),

@@ -240,7 +240,7 @@ class StudyRun:
             progress=self.progress,
         )
         write_json(self.folder / PERTURBATION, found)
-        return [self.folder / PERTURBATION]
+        return [self.folder / PERTURBATION, *(self.folder / "perturb").glob("*.png")]
 
     # --------------------------------------------------------------- report
     def _read(self, name):
