@@ -6,7 +6,8 @@ from numpy.testing import assert_allclose
 from scipy.stats import norm
 
 from comitia.errors import SeriesError, UsageError
-from comitia.thermodynamics import profile
+from comitia.thermodynamics import profile, reweight_all
+from comitia.thermodynamics.profiles import bin_fractions
 from comitia.units import KB
 
 TEMPERATURE = 300.0
@@ -80,3 +81,23 @@ def test_profile_refuses_bins_that_make_no_sense():
         profile(x, [0.0, 1.0], np.zeros((50, 1)), TEMPERATURE, symmetric=True)
     with pytest.raises(SeriesError, match="no sample"):
         profile(x, [1.0, 2.0], np.zeros((50, 1)), TEMPERATURE)
+
+
+@pytest.mark.parametrize("method", ["cea", "direct"])
+def test_histograms_are_observables_with_bands(method):
+    """Every bin of a histogram (or a radial distribution function) is an observable; they share the weights."""
+    rng = np.random.default_rng(26)
+    x = rng.normal(size=4_000)
+    energies = 0.5 * KT * np.array([0.95, 1.05]) * (x**2)[:, None]
+    fractions = bin_fractions(x, EDGES)
+    bins = reweight_all(fractions, energies, TEMPERATURE, method)
+    found = profile(x, EDGES, energies, TEMPERATURE, method)
+    exact = np.diff(norm.cdf(EDGES[:, None] * np.sqrt([0.95, 1.05])), axis=0)
+    members = np.array([average.members for average in bins])
+    errors = np.array([average.statistical_error for average in bins])
+    assert np.all(np.abs(members - exact) < 4.5 * errors[:, None] + 2e-4)
+    # the band of a profile is the relative one of its histogram; the part that the bins share is not in it
+    relative = found.statistical_error / KT
+    assert_allclose(errors / members.mean(axis=1), relative, rtol=0.15)
+    density = np.exp(-found.value / KT)
+    assert_allclose(members.mean(axis=1) / density, (members.mean(axis=1) / density).mean(), rtol=5e-3)
