@@ -186,6 +186,15 @@ def test_all_beads_of_a_path_integral(comitia, tmp_path):
     assert code == 0
     assert result()["method"] == "first cumulant"
     assert comitia(*options, "--pbc", "--beads", 3, trajectory="run.pos_0.xyz")[0] == 2
+    for place, atoms in enumerate(stored):
+        atoms.info |= {"step": place % N_FRAMES, "bead": place // N_FRAMES, "temperature": 300.0}
+    write(tmp_path / "stored.xyz", stored, format="extxyz")
+    assert comitia(*options, trajectory="stored.xyz")[0] == 0
+    assert result()["value"] == pytest.approx(content["value"], abs=1e-7)
+    write(tmp_path / "stored.xyz", stored[:-1], format="extxyz")
+    code, _, complained = comitia(*options, trajectory="stored.xyz")
+    assert code == 3
+    assert f"step {N_FRAMES - 1} has 1 of 2 beads" in complained
     (tmp_path / "run.pos_0.xyz").unlink()
     code, _, complained = comitia(*options, "--pbc", trajectory="run.pos_1.xyz")
     assert code == 3

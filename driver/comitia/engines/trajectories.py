@@ -106,7 +106,8 @@ def read_sampled(path, periodic=None):
 
     Parameters
     ----------
-    path : the xyz file of any bead of an i-PI run (those of the others are found), or extended XYZ
+    path : the xyz file of any bead of an i-PI run (those of the others are found), or extended XYZ, where the beads
+        of a path integral are structures that say `step=` and `bead=`
     periodic : bool, whether the cell of i-PI means something: its files do not say
 
     Returns
@@ -130,10 +131,36 @@ def read_sampled(path, periodic=None):
                 f"{path}, frame {number}: its atoms or its periodic directions are not those of frame 0; free energies "
                 "are compared at one composition: give frames of one system"
             )
-    positions = np.array([atoms.positions for atoms in frames])[:, None]
-    return SampledStructures(
-        str(path), first.numbers, np.array(first.pbc), positions, np.array([atoms.cell.array for atoms in frames])
-    )
+    steps, places = _beads_of_steps(frames, path)
+    positions = np.array([atoms.positions for atoms in frames])[places]
+    cells = np.array([atoms.cell.array for atoms in frames])[places[:, 0]]
+    temperatures = {float(atoms.info["temperature"]) for atoms in frames if "temperature" in atoms.info}
+    if len(temperatures) > 1:
+        raise SeriesError(f"{path}: its frames are of {len(temperatures)} temperatures; give those of one")
+    temperature = next(iter(temperatures), None)
+    return SampledStructures(str(path), first.numbers, np.array(first.pbc), positions, cells, steps, temperature)
+
+
+def _beads_of_steps(frames, path):
+    """Steps, and the places of the beads of each, (n_frames, n_beads), of structures that say `step` and `bead`."""
+    if not any("bead" in atoms.info for atoms in frames):
+        return None, np.arange(len(frames))[:, None]
+    found, samples = {}, {str(atoms.info.get("sample")) for atoms in frames}
+    if len(samples) > 1:
+        raise SeriesError(f"{path}: holds frames of several samples ({', '.join(sorted(samples))}); give those of one")
+    for place, atoms in enumerate(frames):
+        try:
+            step, bead = int(atoms.info["step"]), int(atoms.info["bead"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SeriesError(f"{path}, frame {place}: says no step= and bead=, as others do; correct it") from error
+        if found.setdefault(step, {}).setdefault(bead, place) != place:
+            raise SeriesError(f"{path}, frame {place}: bead {bead} of step {step} is there twice; give each once")
+    n_beads = max(len(beads) for beads in found.values())
+    for step, beads in found.items():
+        if sorted(beads) != list(range(n_beads)):
+            raise SeriesError(f"{path}: step {step} has {len(beads)} of {n_beads} beads; energies are means over all")
+    steps = np.array(sorted(found))
+    return steps, np.array([[found[step][bead] for bead in range(n_beads)] for step in steps.tolist()])
 
 
 def _is_ipi(path):
