@@ -249,3 +249,19 @@ def test_another_temperature_and_a_figure(comitia, tmp_path):
     assert_allclose(content["members"], expected, rtol=1e-9)
     assert (content["temperature"], content["sampled_temperature"]) == (310, 300)
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("kinetic", "verdict"), [(300.0, "reliable"), (315.0, "unreliable")])
+def test_a_run_that_was_hotter_than_it_should_be_is_not_trusted(comitia, tmp_path, kinetic, verdict):
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=4_000)
+    energies = 0.5 * KB * 300 / HARTREE * (1 + np.array([-0.05, 0.0, 0.05])) * x[:, None] ** 2
+    write_beads(tmp_path, "run.committee_pot", np.arange(4_000), energies[:, None])
+    columns = {"step": np.arange(4_000), "temperature{kelvin}": kinetic + 40 * rng.normal(size=4_000)}
+    columns |= {"potential": energies.mean(axis=1), "volume": x**2}
+    write_properties(tmp_path / "run.out", columns)
+    call = ("reweight", "--potentials", "run.committee_pot_0", "--observable", "run.out:volume", "--temperature", 300)
+    code, out, err = comitia(*call, "--strict")
+    assert code == (0 if verdict == "reliable" else 6), err
+    assert verdict in out
+    assert ("own temperature" in out) == (verdict == "unreliable")

@@ -94,7 +94,7 @@ def command(
     for piece in frames.pieces(skip):
         moments.add(piece.member_energies, piece.observables, piece.estimators, piece.driving, piece.bias)
         beginning.add(np.hstack([piece.observables, piece.estimators.mean(axis=2)]))
-    found = averages(moments)
+    found = averages(moments, findings=frames.findings)
     starts = beginning.starts()
     found = [(frames.observables[place], found[place], starts[place]) for place in frames.order]
     settings = {

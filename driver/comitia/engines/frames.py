@@ -72,6 +72,7 @@ class Frames:
     ensemble : replica_exchange.Ensemble or None
     temperature : float, K
     warnings : list of str
+    findings : list of (verdict, sentence), what the numbers say against the averages, after the last piece
     """
 
     series: dict
@@ -83,6 +84,7 @@ class Frames:
     ensemble: object
     temperature: float
     warnings: list[str] = field(default_factory=list)
+    findings: list = field(default_factory=list)
 
     @property
     def n_frames(self):
@@ -119,7 +121,7 @@ class Frames:
             checks.add(taken, energies)
             driving, bias = (taken[name][:, 0] if name in taken else None for name in ("driving", "bias"))
             yield Piece(energies, self._shared(taken, len(frames)), self._estimators(taken, energies), driving, bias)
-        checks.finish()
+        self.findings = checks.finish()
 
     def _shared(self, taken, n_frames):
         parts = []
@@ -250,6 +252,9 @@ def gather(potentials, observables, temperature, units=None, driving="mean", bia
     driver = driving
     if str(driving).isdigit() and not Path(str(driving)).exists():
         driver = int(driving)
+        if driver >= len(energies.labels):
+            last = len(energies.labels) - 1
+            raise UsageError(f"--driving is member {driver}; the committee has members 0 to {last}")
     elif driving != "mean":
         series["driving"], driver = energy(driving), "given"
     for name, specification in (("bias", bias), ("baseline", baseline)):

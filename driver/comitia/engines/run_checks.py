@@ -22,8 +22,8 @@ class RunChecks:
     def __init__(self, frames):
         self.series, self.temperature, self.driving = frames.series, frames.temperature, frames.driving
         self.stepped = frames.series[POTENTIALS].steps is not None
-        self.instantaneous = {}
-        self.energies, self.differences = [], {}
+        self.driven = []
+        self.temperatures, self.potentials = {}, {}
 
     def add(self, taken, energies):
         """Look at some frames.
@@ -38,26 +38,55 @@ class RunChecks:
         SeriesError
             for another temperature than that of the run, or several.
         """
-        mean = None
+        seen = False
         for name, one in self.series.items():
             for check, column in one.checks.items():
                 values = taken[name][:, column]
                 if check == "ensemble_temperature":
                     self._check_ensemble(one.name, values)
                 elif check == "temperature":
-                    self.instantaneous.setdefault(one.name, []).append(values.copy())
-                elif self.driving == "mean" and self.stepped and one.steps is not None:
-                    mean = energies.mean(axis=1) if mean is None else mean
-                    self.differences.setdefault(one.name, []).append(values - mean)
-        if mean is not None:
-            self.energies.append(mean)
+                    self.temperatures.setdefault(one.name, []).append(values.copy())
+                elif self.stepped and one.steps is not None:
+                    self.potentials.setdefault(one.name, []).append(values.copy())
+                seen = True
+        if seen:
+            self.driven.append(self._driving(taken, energies))
+
+    def _driving(self, taken, energies):
+        if self.driving == "given":
+            return taken["driving"][:, 0].copy()
+        return energies.mean(axis=1) if self.driving == "mean" else energies[:, self.driving].copy()
 
     def finish(self):
-        """Judge what was seen; raises SeriesError too."""
-        for path, values in self.instantaneous.items():
-            self._check_instantaneous(path, np.concatenate(values))
-        for path, values in self.differences.items():
-            self._check_driving(path, np.concatenate(values), np.concatenate(self.energies))
+        """Judge what was seen.
+
+        Returns
+        -------
+        list of (verdict, sentence), what speaks against the averages
+
+        Raises
+        ------
+        SeriesError
+            where the run was certainly another one.
+        """
+        if not self.driven:
+            return []
+        from comitia.thermodynamics import check_sampling
+
+        driven, found = np.concatenate(self.driven), []
+        for path, values in self.temperatures.items():
+            values = np.concatenate(values)
+            self._check_instantaneous(path, values)
+            if len(values) >= 40:  # the second half: the first may still approach equilibrium
+                half = slice(len(values) // 2, None)
+                found += check_sampling(driven[half], self.temperature, kinetic_temperature=values[half])
+        for path, values in self.potentials.items():
+            values = np.concatenate(values)
+            if self.driving == "mean":
+                self._check_driving(path, values - driven, driven)
+            if len(values) >= 10:
+                found += check_sampling(driven, self.temperature, sampled_potential=values)
+        return list(dict.fromkeys(found))
 
     def _check_ensemble(self, path, values):
         low, high = values.min(), values.max()
