@@ -9,6 +9,7 @@ import numpy as np
 from comitia.engines.ipi_files import bead_files, run_facts
 from comitia.engines.ipi_output import common_steps
 from comitia.engines.ipi_trajectory import read_trajectory
+from comitia.engines.lammps_dump import is_dump, read_dump
 from comitia.engines.sampled import open_series
 from comitia.errors import SeriesError, StructureError, UsageError
 from comitia.structures import read_frames
@@ -106,8 +107,8 @@ def read_sampled(path, periodic=None):
 
     Parameters
     ----------
-    path : the xyz file of any bead of an i-PI run (those of the others are found), or extended XYZ, where the beads
-        of a path integral are structures that say `step=` and `bead=`
+    path : the xyz file of any bead of an i-PI run (those of the others are found), a dump of LAMMPS with elements, or
+        extended XYZ, where the beads of a path integral are structures that say `step=` and `bead=`
     periodic : bool, whether the cell of i-PI means something: its files do not say
 
     Returns
@@ -121,6 +122,8 @@ def read_sampled(path, periodic=None):
     UsageError
         where i-PI's files are given without `periodic`.
     """
+    if is_dump(path):
+        return _from_dump(path)
     if _is_ipi(path):
         return _from_ipi(path, periodic)
     frames = [atoms for atoms, _ in read_frames(path)]
@@ -198,3 +201,16 @@ def _from_ipi(path, periodic):
         trajectory.steps,
         facts.temperature,
     )
+
+
+def _from_dump(path):
+    from ase.symbols import symbols2numbers
+
+    dump = read_dump(path)
+    try:
+        numbers = np.array(symbols2numbers(dump.symbols or []))
+    except KeyError as error:
+        raise SeriesError(f"{path}: {error} is not an element; name them by `dump_modify ID element …`") from error
+    if not len(numbers):
+        raise SeriesError(f"{path}: says no elements; dump the column `element`, named by `dump_modify ID element …`")
+    return SampledStructures(str(path), numbers, dump.periodic, dump.positions[:, None], dump.cells, dump.steps)
