@@ -1,8 +1,9 @@
 """`python faulty_server.py ADDRESS N_ATOMS STATE FAULT`: a server that is fine until STATE, then meets with FAULT.
 
 ADDRESS is `unix:PATH` or `tcp`. One line says where the server listens, a second one when the fault begins (monotonic
-clock). The states are those of its client; in `sending` the client has more to send than anybody takes. The faults are
-those of faulty_worker.py: close, reset, kill, stop, half.
+clock); a line of standard input says that the client is connected, as a reset may reach it before it knows. The states
+are those of its client; in `sending` the client has more to send than anybody takes. The faults are those of
+faulty_worker.py: close, reset, kill, stop, half.
 """
 
 import contextlib
@@ -93,6 +94,7 @@ def main():
         server = FaultyServer(door.accept()[0], int(n_atoms))
     if address.startswith("unix:"):
         os.unlink(address[5:])
+    sys.stdin.readline()
     with contextlib.suppress(ConnectionError):
         server.meet(fault, server.go_to(state))
 

@@ -46,7 +46,7 @@ class Case:
         address = f"unix:{folder}/{state}-{fault}" if transport == "unix" else "tcp"
         self.slow = state == "computing"
         command = [sys.executable, "-S", "-E", str(SCRIPT), address, str(self.n_atoms), state, fault]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ending = None
         self.thread = threading.Thread(target=self._run)
 
@@ -62,6 +62,7 @@ class Case:
         kind, _, rest = self.process.stdout.readline().strip().partition(":")
         error, used = None, 0.0
         with connect_unix(rest, 5) if kind == "unix" else connect_tcp("127.0.0.1", int(rest.split(":")[1]), 5) as there:
+            print("connected", file=self.process.stdin, flush=True)
             before = time.thread_time()
             try:
                 serve([Session(there, self._compute, WireResults(), self.n_atoms, 3 * (True,), SILENCE)])
