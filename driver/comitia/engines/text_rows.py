@@ -5,7 +5,7 @@ from pathlib import Path
 from comitia._text import Rows
 from comitia.errors import SeriesError
 
-PIECE = 1 << 17
+PIECE = 1 << 18
 """Bytes that are read at a time: with the numbers in them they stay in the cache."""
 
 
@@ -72,14 +72,11 @@ class TextRows:
         """
         if self.n_columns == 0:
             return
-        rows, rest = Rows(self.path, self.n_columns, self.stepped, finite), b""
+        rows = Rows(self.path, self.n_columns, self.stepped, finite)
         with self._open() as file:
             while piece := file.read(size):
-                end = piece.rfind(b"\n") + 1
-                if end:
-                    yield rows.read(rest + piece[:end])
-                    rest = piece[end:]
-                else:
-                    rest += piece
-        if rest.strip() and self.unended:
-            yield rows.read(rest + b"\n")
+                piece += file.readline()
+                if not piece.endswith(b"\n"):  # the last line of the file
+                    piece = piece + b"\n" if self.unended else piece[: piece.rfind(b"\n") + 1]
+                if piece:
+                    yield rows.read(piece)
