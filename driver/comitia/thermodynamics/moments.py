@@ -343,7 +343,7 @@ class MemberMoments:
                     + mean**2 * squares
                 )
                 moves = independent > 1e-14 * np.abs(sums[f"{weight}{weight}:{name}{name}"])
-                ratio = np.where(moves, error_of_sum(of_blocks) ** 2, 1) / np.where(moves, independent, 1)
+                ratio = np.where(moves, error_of_sum(of_blocks, skewed=False) ** 2, 1) / np.where(moves, independent, 1)
                 parts.append(np.clip(ratio, 1, self.n_frames / 2))
         found = np.concatenate(parts)
         return found if found.ndim == 2 else np.repeat(found[:, None], self.n_members, axis=1)

@@ -201,7 +201,7 @@ class MultistateEnsemble:
         contributions = self._blocks(influence)
         statistical = error_of_sum(contributions.mean(axis=1))
         independent = np.sum((influence - influence.mean(axis=0)) ** 2, axis=0)
-        size = size / np.clip(error_of_sum(contributions) ** 2 / independent, 1, self.n_frames / 2)
+        size = size / np.clip(error_of_sum(contributions, skewed=False) ** 2 / independent, 1, self.n_frames / 2)
         several = self.n_members > 1
         error, resolved = committee_error(members, contributions) if several else (None, False)
         verdict, reason = worst(

@@ -87,9 +87,9 @@ def _noise(contributions):
     """What sampling noise adds to the variances of `committee_variances`, from (n_blocks, n_models, n_potentials)."""
     _, n_models, n_potentials = contributions.shape
     of_models = contributions.mean(axis=2)
-    models = error_of_sum(of_models - of_models.mean(axis=1, keepdims=True)) ** 2
-    potentials = error_of_sum(contributions - contributions.mean(axis=2, keepdims=True)) ** 2
-    both = error_of_sum(contributions - contributions.mean(axis=(1, 2), keepdims=True)) ** 2
+    models = error_of_sum(of_models - of_models.mean(axis=1, keepdims=True), skewed=False) ** 2
+    potentials = error_of_sum(contributions - contributions.mean(axis=2, keepdims=True), skewed=False) ** 2
+    both = error_of_sum(contributions - contributions.mean(axis=(1, 2), keepdims=True), skewed=False) ** 2
     return np.array(
         [
             models.sum() / (n_models - 1),

@@ -86,7 +86,9 @@ def committee_error(members, contributions):
     resolved : bool, False where the error is the level of the noise
     """
     n_members = len(members)
-    noise = np.sum(error_of_sum(contributions - contributions.mean(axis=1, keepdims=True)) ** 2) / (n_members - 1)
+    noise = np.sum(error_of_sum(contributions - contributions.mean(axis=1, keepdims=True), skewed=False) ** 2) / (
+        n_members - 1
+    )
     remainder = members.var(ddof=1) - noise
     rounding = 1e-12 * max(len(contributions) * np.abs(contributions).max(), np.abs(members).max())
     if remainder > rounding**2:
