@@ -129,6 +129,7 @@ def test_what_is_in_the_store_is_not_asked_for_again(folder):
     assert not set(lines(calls)[:n_kept]) & set(lines(calls)[n_asked:])
 
 
+@pytest.mark.long
 def test_a_signal_stops_it_in_order(folder):
     store = folder / "perturbation" / "reference.labels"
     process = start(folder, "--workers", "2", environment={"REFERENCE_PAUSE": "0.1"})
@@ -143,6 +144,7 @@ def test_a_signal_stops_it_in_order(folder):
     assert not (folder / "perturbation" / "perturbation.json").exists()
 
 
+@pytest.mark.long
 def test_a_failure_is_never_silent(folder):
     place = f"{read(folder / 'frames.xyz', 7).positions[1, 0]:.7f}"
     broken = {"REFERENCE_FAILS": place}

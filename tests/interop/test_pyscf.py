@@ -28,25 +28,34 @@ def itself(atoms, charge=0, spin=0, basis="sto-3g"):
 
 
 def test_energies_are_those_of_pyscf(tmp_path):
-    from pyscf import dft, mp, scf
+    from pyscf import mp, scf
 
     atoms = water()
-    radical = Atoms("OH", [[0, 0, 0], [0, 0, 0.98]])
-    cases = {
-        "pyscf:method=hf,basis=sto-3g,density_fit=false": (atoms, scf.RHF(itself(atoms))),
-        "pyscf:method=hf,basis=sto-3g,density_fit=false,spin=1": (radical, scf.UHF(itself(radical, spin=1))),
-        "pyscf:xc=pbe,basis=sto-3g": (atoms, dft.RKS(itself(atoms), xc="pbe").density_fit()),
-    }
-    for specification, (structure, mean_field) in cases.items():
-        mean_field.conv_tol = 1e-10
-        found = reference_energies([structure], specification, tmp_path / f"{abs(hash(specification))}")
-        assert found.energies[0] == pytest.approx(mean_field.kernel() * HARTREE, abs=1e-6)
-        assert found.identity["basis"] == "sto-3g"
-    exact = mp.MP2(scf.RHF(itself(atoms, basis="6-31g")).run(conv_tol=1e-10), frozen=1).run().e_tot * HARTREE
+    mean_field = scf.RHF(itself(atoms, basis="6-31g")).run(conv_tol=1e-10)
+    found = reference_energies([atoms], "pyscf:method=hf,basis=6-31g,density_fit=false", tmp_path / "hf")
+    assert found.energies[0] == pytest.approx(mean_field.e_tot * HARTREE, abs=1e-6)
+    assert found.identity["basis"] == "6-31g"
+    exact = mp.MP2(mean_field, frozen=1).run().e_tot * HARTREE
     found = reference_energies([atoms], "pyscf:method=mp2,basis=6-31g,density_fit=false", tmp_path / "mp2")
     assert found.energies[0] == pytest.approx(exact, abs=0.02)  # the fit of the integrals
 
 
+@pytest.mark.long
+def test_functionals_and_unpaired_electrons(tmp_path):
+    from pyscf import dft, scf
+
+    atoms, radical = water(), Atoms("OH", [[0, 0, 0], [0, 0, 0.98]])
+    cases = {
+        "pyscf:method=hf,basis=sto-3g,density_fit=false,spin=1": (radical, scf.UHF(itself(radical, spin=1))),
+        "pyscf:xc=pbe,basis=sto-3g": (atoms, dft.RKS(itself(atoms), xc="pbe").density_fit()),
+    }
+    for number, (specification, (structure, mean_field)) in enumerate(cases.items()):
+        mean_field.conv_tol = 1e-10
+        found = reference_energies([structure], specification, tmp_path / f"{number}")
+        assert found.energies[0] == pytest.approx(mean_field.kernel() * HARTREE, abs=1e-6)
+
+
+@pytest.mark.long
 def test_forces_are_the_gradient():
     calculator = ElectronicStructure(xc="lda", basis="sto-3g")
     atoms = water()
@@ -77,7 +86,7 @@ def test_a_crystal_is_periodic(tmp_path):
 
 def test_what_does_not_converge_is_an_error_and_no_number(tmp_path):
     atoms = [water(), molecule("H2")]
-    specification = "pyscf:xc=pbe,basis=sto-3g,max_cycle=2"
+    specification = "pyscf:method=hf,basis=6-31g,max_cycle=2"
     with pytest.raises(EngineError, match=r"structure 0: pyscf:.*did not converge to 1e-10 hartree in 2 cycles"):
         reference_energies(atoms, specification, tmp_path / "store", EngineOptions())
     found = reference_energies(atoms, specification, tmp_path / "store", skip_failed=2)

@@ -19,6 +19,12 @@ N_FRAMES = 120
 
 
 @pytest.fixture
+def no_figure(monkeypatch):
+    """Drawing takes longer than all else; one test looks at the figure."""
+    monkeypatch.setattr("comitia.report.perturbation.perturbation_figure", lambda *arguments, **keywords: None)
+
+
+@pytest.fixture
 def comitia(monkeypatch, capsys, tmp_path):
     """Call the command line in a folder with a model and frames: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
@@ -72,6 +78,7 @@ def test_the_numbers_are_those_of_the_energies(comitia, tmp_path):
     assert result()["value"] == pytest.approx(content["value"] - 75)
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_observables_and_states_go_with_it(comitia):
     code, said, _ = comitia("--frames", "all", "--observable", "frames.xyz:x", "--states", "frames.xyz:state")
     assert code == 0
@@ -84,6 +91,7 @@ def test_observables_and_states_go_with_it(comitia):
     assert "depends on the energy constant" not in said
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_stratified_frames_carry_their_weights(comitia):
     code, *_ = comitia("--stratify", "frames.xyz:x", "--bins", 4, "--frames", 40, "--constant", -75)
     assert code == 0
@@ -92,6 +100,7 @@ def test_stratified_frames_carry_their_weights(comitia):
     assert abs(content["value"]) < 5 * content["statistical_error"] + 0.25 * KT
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_a_difference_compares_like_with_like(comitia, tmp_path):
     assert comitia("--frames", "all", "-o", "first")[0] == 0
     code, *_ = comitia("--frames", "all", "--skip", 20, "--minus", "first/perturbation.json")
@@ -107,6 +116,7 @@ def test_a_difference_compares_like_with_like(comitia, tmp_path):
     assert comitia("--minus", "model.safetensors")[0] == 3
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_phases_of_other_sizes_are_compared_by_molecule(comitia, tmp_path):
     assert comitia("--frames", "all", "--constant", "Ar=-18.75", "--molecules", 4, "-o", "first")[0] == 0
     double = [atoms.repeat((2, 1, 1)) for atoms in comitia.frames]
@@ -133,6 +143,7 @@ def result_settings(path):
     return {"file": file_hash(path)}
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_constants_of_one_composition(comitia, tmp_path):
     assert comitia("--frames", "all", "--constant", "Ar=-18.75")[0] == 0
     assert result()["constant"] == -75.0
@@ -162,6 +173,7 @@ def write_ipi(folder, frames, n_beads=2):
     return stored
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_all_beads_of_a_path_integral(comitia, tmp_path):
     cubic = [Atoms("Ar4", np.round(atoms.positions, 5), cell=[6, 6, 6], pbc=True) for atoms in comitia.frames]
     stored = write_ipi(tmp_path, cubic)
@@ -201,6 +213,7 @@ def test_all_beads_of_a_path_integral(comitia, tmp_path):
     assert "missing" in complained
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_the_temperature_of_the_run(comitia, tmp_path):
     cubic = [Atoms("Ar4", np.round(atoms.positions, 5), cell=[6, 6, 6], pbc=True) for atoms in comitia.frames]
     write_ipi(tmp_path, cubic, n_beads=1)
@@ -210,6 +223,7 @@ def test_the_temperature_of_the_run(comitia, tmp_path):
     assert "the run is at 250 K" in complained
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_other_energies_are_unreliable(comitia, tmp_path):
     """The reference energies of other frames: --strict says so with its exit code."""
     energies = np.random.default_rng(1).permutation([atoms.info["reference"] for atoms in comitia.frames])
@@ -221,6 +235,7 @@ def test_other_energies_are_unreliable(comitia, tmp_path):
     assert "not correlated" in said
 
 
+@pytest.mark.usefixtures("no_figure")
 def test_both_ends(comitia):
     code, said, _ = comitia("--frames", "all", "--reference-trajectory", "frames.xyz")
     assert code == 0
