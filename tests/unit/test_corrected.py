@@ -10,6 +10,8 @@ from comitia.thermodynamics import (
     calibration_test,
     corrected_profile,
     difference_of_states,
+    perturb,
+    perturb_both_ends,
     profile,
     reweight_to_reference,
     stratified_frames,
@@ -129,6 +131,29 @@ def test_the_reference_is_one_more_member(alpha, share):
 
 def _centred(values):
     return values - values.mean()
+
+
+@pytest.mark.parametrize("size", [1.0, 50.0, 1e6])
+def test_without_any_overlap_every_number_is_finite_and_unreliable(size):
+    """One frame carries everything: no warning, no nan, no error of zero."""
+    rng = np.random.default_rng(1)
+    model = size * rng.normal(size=100)
+    reference = rng.permutation(model)
+    found = perturb(model, reference, TEMPERATURE)
+    states = difference_of_states(model, reference, TEMPERATURE, np.arange(100) % 2)
+    average = reweight_to_reference(rng.normal(size=100), model, reference, TEMPERATURE)
+    both = perturb_both_ends((model, reference), (reference, model), TEMPERATURE)
+    assert {found.verdict, states.verdict, average.verdict, both.verdict} == {"unreliable"}
+    for value, error in (
+        (found.delta_f, found.error),
+        (states.delta_f, states.error),
+        (average.mean, average.statistical_error),
+        (both.delta_f, both.error),
+    ):
+        assert np.isfinite([value, error]).all()
+        assert error > 0
+    test = calibration_test(np.stack([model, reference, model], axis=1), model, reference, TEMPERATURE)
+    assert np.isfinite([test.z, test.probability]).all()
 
 
 def test_uncorrelated_frames_are_as_far_apart_as_the_correlation_asks():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from comitia.errors import SeriesError
-from comitia.thermodynamics.energy_pairs import EnergyPairs
+from comitia.thermodynamics.energy_pairs import SMALLEST, EnergyPairs
 from comitia.thermodynamics.perturbation import FreeEnergyDifference, worst_of
 from comitia.thermodynamics.time_series import error_of_mean, statistical_inefficiency
 
@@ -46,13 +46,16 @@ def perturb_both_ends(model_end, reference_end, temperature):
     overlap = float(slope * (1 / len(forward) + 1 / len(backward)))
     errors = error_of_mean(len(forward) * left), error_of_mean(len(backward) * right)
     ends = -logsumexp(-forward, b=1 / len(forward)), logsumexp(backward, b=1 / len(backward))
+    error = float(np.hypot(*errors)) / slope if slope > SMALLEST else 0.0
+    if not error > 0:  # no frame of either end is possible at the other
+        error = abs(float(ends[0] - ends[1]))
     verdict, reason, findings = worst_of(
         [_judge(independent, overlap), *model.findings(inefficiencies[0]), *reference.findings(inefficiencies[1])]
     )
     variance = model.variance
     return FreeEnergyDifference(
         delta_f=reduced / beta + origin,
-        error=float(np.hypot(*errors)) / slope / beta,
+        error=error / beta,
         cumulants=np.array([float(model.difference.mean()), -0.5 * beta * variance]),
         effective_sample_size=float(independent),
         verdict=verdict,

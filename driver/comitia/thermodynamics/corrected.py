@@ -6,7 +6,7 @@ import numpy as np
 
 from comitia.errors import SeriesError, UsageError
 from comitia.thermodynamics.average import Average
-from comitia.thermodynamics.energy_pairs import EnergyPairs
+from comitia.thermodynamics.energy_pairs import SMALLEST, EnergyPairs
 from comitia.thermodynamics.ensembles import MemberEnsembles
 from comitia.thermodynamics.perturbation import FreeEnergyDifference, perturb, worst_of
 from comitia.thermodynamics.profiles import Profile, bin_fractions
@@ -61,8 +61,9 @@ def reweight_to_reference(
     sums = block_sums(np.hstack([columns, columns * (observable - origin)[:, None]]))
 
     def quantity(sums):
-        all_frames, sampled, tilted = (sums[:, 3 + i] / sums[:, i] for i in range(3))
-        return tilted + all_frames - sampled
+        left = sums[:, 2] > 1e-12 * sums[:, 2].max()  # else the one frame that counts is not there
+        all_frames, sampled = sums[:, 3] / sums[:, 0], sums[:, 4] / sums[:, 1]
+        return all_frames - sampled + np.divide(sums[:, 5], sums[:, 2], out=sampled.copy(), where=left)
 
     found = estimate(quantity, block_sums(np.ones(n_frames)), sums)
     mean = float(found.value) + origin
@@ -146,7 +147,7 @@ def difference_of_states(energy_model, energy_reference, temperature, state, bia
     sums = block_sums(np.hstack([inside, inside * tilted[:, None]]))
 
     def quantity(sums):
-        logarithms = np.log(sums[:, 2:] / sums[:, :2])
+        logarithms = np.log(np.maximum(sums[:, 2:] / sums[:, :2], SMALLEST))
         return (logarithms[:, 1] - logarithms[:, 0]) / pairs.beta
 
     error = estimate(quantity, block_sums(pairs.weights), sums).error
@@ -254,10 +255,10 @@ def corrected_profile(profile, samples, edges, energy_model, energy_reference, t
     total = pairs.weights @ tilted
     seen = (fractions > 0).sum(axis=0) >= 2
     shift, error = np.full(len(profile.x), np.nan), np.full(len(profile.x), np.nan)
-    shift[seen] = -np.log(after[seen] / before[seen] / total) / pairs.beta
+    shift[seen] = -np.log(np.maximum(after[seen] / before[seen] / total, SMALLEST)) / pairs.beta
     scale = pairs.n_frames * pairs.weights / pairs.beta
     for i in np.flatnonzero(seen):
-        influence = fractions[:, i] * (tilted / after[i] - 1 / before[i]) - tilted / total
+        influence = fractions[:, i] * (tilted / max(after[i], SMALLEST) - 1 / before[i]) - tilted / total
         error[i] = error_of_mean(scale * influence) * np.sqrt(pairs.repeats)
     value = profile.value + shift
     lowest = np.nanmin(value) if np.isfinite(value).any() else 0.0

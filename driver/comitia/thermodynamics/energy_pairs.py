@@ -13,6 +13,10 @@ _FACTORS = {1 / factor: f"is it in {unit}" for unit, factor in _UNITS.items()}
 _FACTORS |= {factor: f"is the model in {unit}" for unit, factor in _UNITS.items()}
 
 
+SMALLEST = 1e-300
+"""What remains of an exponential average without the block of the one frame that counts; its error is then large."""
+
+
 class EnergyPairs:
     r"""Energies of every frame by the model and by the reference, and :math:`\Delta V` between them.
 
@@ -118,7 +122,7 @@ class EnergyPairs:
         factor = 0.5 * self.beta / (1 - np.sum(self.weights**2))
 
         def quantity(sums):
-            exponential = -np.log(sums[:, 1] / sums[:, 0]) / self.beta
+            exponential = -np.log(np.maximum(sums[:, 1] / sums[:, 0], SMALLEST)) / self.beta
             first = sums[:, 2] / sums[:, 0]
             second = factor * (first**2 - sums[:, 3] / sums[:, 0])
             return np.stack([exponential, first, second, first + second, exponential - first - second], axis=1)
