@@ -153,15 +153,16 @@ def test_the_committee_interval_is_that_of_student(n_members, alpha, contains_po
     rng = np.random.default_rng(4)
     inside = 0
     for column in x.T:
-        drawn = 0.04 * rng.normal(size=n_members)
-        truth = 0.04 * alpha * rng.normal()
+        drawn = 0.12 * rng.normal(size=n_members)  # several times the sampling noise
+        truth = 0.12 * alpha * rng.normal()
         changes = drawn.mean() + alpha * (drawn - drawn.mean())
-        square = column**2 / (1 + changes.mean())
+        stiffness = 1 + changes.mean()  # of the driving mean; the truth is an average to first order, as the members'
+        square = column**2 / stiffness
         energies = 0.5 * KT * (1 + changes) * square[:, None]
-        if contains_potential:  # the member's own force constant times x: exactly 1 + c_k times <x^2>_k, to first order
-            observable, exact = (1 + changes) ** 2 * square[:, None], (1 + truth)
-        else:
-            observable, exact = square, 1 / (1 + truth)
+        exact = (1 - (truth - changes.mean()) / stiffness) / stiffness
+        observable = square
+        if contains_potential:
+            observable, exact = (1 + changes) ** 2 * square[:, None], (1 + truth) ** 2 * exact
         average = reweight(observable, energies, TEMPERATURE)
         width = np.hypot(average.committee_interval(alpha), norm.ppf(0.975) * average.statistical_error)
         inside += abs(average.mean - exact) < width
