@@ -149,7 +149,7 @@ def test_statistical_errors_of_a_profile(method):
 @pytest.mark.parametrize("contains_potential", [False, True])
 def test_the_committee_interval_is_that_of_student(n_members, alpha, contains_potential):
     """The truth is drawn like the members, which are then spread by alpha about their mean."""
-    x = autoregressive(0.6, 2_000, N_REPEATS, seed=3)
+    x = autoregressive(0.0, 4_000, N_REPEATS, seed=3)
     rng = np.random.default_rng(4)
     inside = 0
     for column in x.T:
