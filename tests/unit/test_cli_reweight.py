@@ -261,7 +261,8 @@ def test_a_run_that_was_hotter_than_it_should_be_is_not_trusted(comitia, tmp_pat
     columns |= {"potential": energies.mean(axis=1), "volume": x**2}
     write_properties(tmp_path / "run.out", columns)
     call = ("reweight", "--potentials", "run.committee_pot_0", "--observable", "run.out:volume", "--temperature", 300)
-    code, out, err = comitia(*call, "--strict")
-    assert code == (0 if verdict == "reliable" else 6), err
-    assert verdict in out
-    assert ("own temperature" in out) == (verdict == "unreliable")
+    for more in ((), ("--driving", "run.out:potential")):  # one file may serve several purposes
+        code, out, err = comitia(*call, "--strict", *more)
+        assert code == (0 if verdict == "reliable" else 6), err
+        assert verdict in out
+        assert ("own temperature" in out) == (verdict == "unreliable")

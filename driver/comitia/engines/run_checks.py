@@ -20,8 +20,13 @@ class RunChecks:
     """
 
     def __init__(self, frames):
-        self.series, self.temperature, self.driving = frames.series, frames.temperature, frames.driving
-        self.stepped = frames.series[POTENTIALS].steps is not None
+        self.temperature, self.driving = frames.temperature, frames.driving
+        stepped = frames.series[POTENTIALS].steps is not None
+        self.columns = {}  # (file, check) -> where it is taken from: one file may serve several purposes
+        for name, one in frames.series.items():
+            for check, column in one.checks.items():
+                if check in ("ensemble_temperature", "temperature") or (stepped and one.steps is not None):
+                    self.columns.setdefault((one.name, check), (name, column))
         self.driven = []
         self.temperatures, self.potentials = {}, {}
 
@@ -38,18 +43,15 @@ class RunChecks:
         SeriesError
             for another temperature than that of the run, or several.
         """
-        seen = False
-        for name, one in self.series.items():
-            for check, column in one.checks.items():
-                values = taken[name][:, column]
-                if check == "ensemble_temperature":
-                    self._check_ensemble(one.name, values)
-                elif check == "temperature":
-                    self.temperatures.setdefault(one.name, []).append(values.copy())
-                elif self.stepped and one.steps is not None:
-                    self.potentials.setdefault(one.name, []).append(values.copy())
-                seen = True
-        if seen:
+        for (path, check), (name, column) in self.columns.items():
+            values = taken[name][:, column]
+            if check == "ensemble_temperature":
+                self._check_ensemble(path, values)
+            elif check == "temperature":
+                self.temperatures.setdefault(path, []).append(values.copy())
+            else:
+                self.potentials.setdefault(path, []).append(values.copy())
+        if self.columns:
             self.driven.append(self._driving(taken, energies))
 
     def _driving(self, taken, energies):
