@@ -14,13 +14,15 @@ from comitia.units import KB
 N_MEMBERS, TEMPERATURE = 64, 300.0
 
 COMMAND = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from comitia.cli import main
 sys.argv = ["comitia", *{arguments!r}]
 try:
     main()
 finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+    # not ru_maxrss, which a child has from its parent
+    print(int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024, file=sys.stderr)
 """
 
 
