@@ -119,8 +119,12 @@ cdef extern from "evaluate.h" nogil:
         double *atomic_energies
         double *forces
         double *virials
+        double *atomic_virials
         double *sums
         double *features
+        size_t n_members
+        const double *deviations
+        double *atomic_members
         size_t keep
     ctypedef struct combination:
         size_t n_sets

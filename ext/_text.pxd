@@ -9,6 +9,7 @@ cdef extern from "decimal.h" nogil:
 cdef extern from "rows.h" nogil:
     ctypedef enum rows_status:
         ROWS_END
+        ROWS_FULL
         ROWS_WORD
         ROWS_SHORT
         ROWS_LONG
@@ -23,5 +24,5 @@ cdef extern from "rows.h" nogil:
         const char *word_end
         double *values
         int64_t *steps
-        int64_t n_columns, n_rows, line, column, step
+        int64_t n_columns, n_room, n_rows, line, column, step
     rows_status rows_read(const decimal_power *powers, text_rows *rows)

@@ -24,7 +24,7 @@ cdef class Rows:
         columns, counted from 0, in which every number must be finite; None for all of them
     """
 
-    cdef object path, finite
+    cdef object path, finite, values, steps
     cdef bint stepped
     cdef text_rows rows
 
@@ -32,8 +32,12 @@ cdef class Rows:
         self.path, self.stepped, self.finite = path, stepped, finite
         self.rows.n_columns, self.rows.line, self.rows.step = n_columns, 1, ROWS_UNKNOWN_STEP
 
-    def read(self, bytes text not None):
+    def read(self, const unsigned char[::1] text not None):
         """Rows in the next whole lines of the file.
+
+        Parameters
+        ----------
+        text : bytes, or a buffer of them, not empty
 
         Returns
         -------
@@ -46,31 +50,68 @@ cdef class Rows:
             naming file and line, where a row is not numbers, has another length, holds one that is not finite, or has
             no step.
         """
-        cdef Py_ssize_t n_lines = text.count(b"\n")
-        if not text.endswith(b"\n"):
-            raise SeriesError(f"{self.path}, line {self.rows.line + n_lines}: the line has no end; remove it")
-        values = np.empty((n_lines, self.rows.n_columns))
-        steps = np.empty(n_lines, dtype=np.int64) if self.stepped else None
-        cdef double[:, ::1] value_view = values
-        cdef int64_t[::1] step_view = steps
-        self.rows.values = &value_view[0, 0]
-        self.rows.steps = &step_view[0] if self.stepped else NULL
-        self.rows.n_rows = 0
-        self.rows.at = text
+        self.begin(text)
+        self.make_room(bytes(text).count(b"\n"))
+        self.go_on()
+        return self.filled()
+
+    def pieces(self, texts, Py_ssize_t n_rows):
+        """The same from many texts.
+
+        Parameters
+        ----------
+        texts : iterable of them
+        n_rows : int, in each piece but the last, which may hold fewer
+
+        Yields
+        ------
+        values, steps : as of `read`; the arrays are the caller's
+        """
+        self.make_room(n_rows)
+        for text in texts:
+            self.begin(text)
+            while self.go_on() == ROWS_FULL:
+                yield self.filled()
+                self.make_room(n_rows)
+        if self.rows.n_rows:
+            yield self.filled()
+
+    cdef begin(self, const unsigned char[::1] text):
+        """Let the lines of a text be the next ones."""
+        if text[len(text) - 1] != c"\n":
+            line = self.rows.line + bytes(text).count(b"\n")
+            raise SeriesError(f"{self.path}, line {line}: the line has no end; remove it")
+        self.rows.at = <const char *>&text[0]
         self.rows.end = self.rows.at + len(text)
+
+    cdef make_room(self, Py_ssize_t n_rows):
+        """New arrays for rows."""
+        cdef double[:, ::1] values = np.empty((n_rows, self.rows.n_columns))
+        cdef int64_t[::1] steps = np.empty(n_rows if self.stepped else 0, dtype=np.int64)
+        self.values, self.steps = values.base, steps.base
+        self.rows.values = &values[0, 0]
+        self.rows.steps = &steps[0] if self.stepped else NULL
+        self.rows.n_room, self.rows.n_rows = n_rows, 0
+
+    cdef filled(self):
+        """The rows that were read."""
+        return self.values[: self.rows.n_rows], self.steps[: self.rows.n_rows] if self.stepped else None
+
+    cdef rows_status go_on(self) except *:
+        """Read the rest of the text, or as many rows as there is room for: `ROWS_END` or `ROWS_FULL`."""
         cdef rows_status status
         while True:
             with nogil:
                 status = rows_read(powers, &self.rows)
             if status != ROWS_WORD:
                 break
-            value_view[self.rows.n_rows, self.rows.column] = self.word()
+            self.rows.values[self.rows.n_rows * self.rows.n_columns + self.rows.column] = self.word()
             self.rows.column += 1
-        if status != ROWS_END:
-            if status == ROWS_LONG:
-                self.rows.column += len(self.rows.at[: self.rows.end - self.rows.at].split(b"\n", 1)[0].split())
+        if status == ROWS_LONG:
+            self.rows.column += len(self.rows.at[: self.rows.end - self.rows.at].split(b"\n", 1)[0].split())
+        if status not in (ROWS_END, ROWS_FULL):
             self.refuse(status)
-        return values[: self.rows.n_rows], steps[: self.rows.n_rows] if self.stepped else None
+        return status
 
     cdef double word(self) except? -1:
         """A number that the fast reader leaves to Python, or the reason why it is none."""

@@ -14,7 +14,8 @@ def keep(Kernel kernel not None, Batch batch not None, int n_threads=1, size_t m
     cdef double[:, :, ::1] sums = np.empty((batch.n_structures + 1, kernel.n_species, kernel.n_features))
     kernel.check(batch, n_threads)
     what.weights = what.adjoint = NULL
-    what.atomic_energies = what.forces = what.virials = what.features = NULL
+    what.atomic_energies = what.forces = what.virials = what.atomic_virials = what.features = NULL
+    what.atomic_members = NULL
     what.sums = &sums[0, 0, 0]
     what.keep = most if most > 0 else 1
     batch.busy = 1

@@ -118,19 +118,23 @@ cdef class Kernel:
         return &view[0]
 
     def evaluate(self, Batch batch not None, const double[:, ::1] weights=None, const double[:, ::1] adjoint=None,
-                 bint forces=True, bint virials=True, bint sums=False, bint features=False, int n_threads=1):
+                 bint forces=True, bint virials=True, bint sums=False, bint features=False, bint atomic_virials=False,
+                 const double[:, :, ::1] deviations=None, int n_threads=1):
         """Evaluate a batch with one weight per species and feature, or with any adjoint of the features.
 
         Parameters
         ----------
         weights : (n_species, n_features) array, eV; or
         adjoint : (n_atoms, n_features) array, dE/dB of every atom
+        deviations : None, or (n_species, n_members, n_features) array, eV, weights of the members less their mean
 
         Returns
         -------
         dict with `atomic_energies` (n_atoms,), their sums `energies` (n_structures,) and, as asked for, `forces`
         (n_atoms, 3), `virials` (n_structures, 3, 3), `sums` (n_structures, n_species, n_features), `features`
-        (n_atoms, n_features); `finite`: whether all energies and forces are.
+        (n_atoms, n_features), `atomic_virials` (n_atoms, 3, 3): of the forces on each atom, `atomic_members` (n_atoms,
+        n_members), eV: how far the energies of each atom are from the mean; `finite`: whether all energies and forces
+        are.
         """
         cdef evaluation what
         cdef int status
@@ -138,22 +142,26 @@ cdef class Kernel:
         cdef double[:, ::1] v_forces
         cdef double[:, ::1] v_features
         cdef double[:, :, ::1] v_virials
-        cdef double[:, :, ::1] v_sums
+        cdef double[:, :, ::1] v_sums, v_atomic_virials
+        cdef double[:, ::1] v_members
         if (weights is None) == (adjoint is None):
             raise ValueError("give either weights or an adjoint")
         if weights is not None and (weights.shape[0] != self.n_species or weights.shape[1] != self.n_features):
             raise ValueError(f"weights must have shape ({self.n_species}, {self.n_features})")
         if adjoint is not None and (adjoint.shape[0] != batch.n_atoms or adjoint.shape[1] != self.n_features):
             raise ValueError(f"the adjoint must have shape ({batch.n_atoms}, {self.n_features})")
+        if deviations is not None and (
+                deviations.shape[0] != self.n_species or deviations.shape[2] != self.n_features):
+            raise ValueError(f"deviations must have shape ({self.n_species}, n_members, {self.n_features})")
         self.check(batch, n_threads)
         result = {}
         what.weights = &weights[0, 0] if weights is not None else NULL
         what.adjoint = &adjoint[0, 0] if adjoint is not None and batch.n_atoms else NULL
         what.atomic_energies = &v_energies[0]
-        what.forces = what.virials = what.sums = what.features = NULL
+        what.forces = what.virials = what.atomic_virials = what.sums = what.features = what.atomic_members = NULL
         what.keep = 0
         result["atomic_energies"] = np.asarray(v_energies)[: batch.n_atoms]
-        if forces or virials:
+        if forces or virials or atomic_virials:
             v_forces = np.empty((batch.n_atoms + 1, 3))
             what.forces = &v_forces[0, 0]
             result["forces"] = np.asarray(v_forces)[: batch.n_atoms]
@@ -161,6 +169,15 @@ cdef class Kernel:
             v_virials = np.empty((batch.n_structures + 1, 3, 3))
             what.virials = &v_virials[0, 0, 0]
             result["virials"] = np.asarray(v_virials)[: batch.n_structures]
+        if atomic_virials:
+            v_atomic_virials = np.empty((batch.n_atoms + 1, 3, 3))
+            what.atomic_virials = &v_atomic_virials[0, 0, 0]
+            result["atomic_virials"] = np.asarray(v_atomic_virials)[: batch.n_atoms]
+        if deviations is not None:
+            v_members = np.empty((batch.n_atoms + 1, deviations.shape[1]))
+            what.n_members, what.deviations, what.atomic_members = (
+                deviations.shape[1], &deviations[0, 0, 0], &v_members[0, 0])
+            result["atomic_members"] = np.asarray(v_members)[: batch.n_atoms]
         if sums:
             v_sums = np.empty((batch.n_structures + 1, self.n_species, self.n_features))
             what.sums = &v_sums[0, 0, 0]

@@ -1,7 +1,6 @@
 """Files appear whole or not at all."""
 
 import contextlib
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -19,6 +18,8 @@ def file_hash(path):
     SettingsError
         if it cannot be read.
     """
+    import hashlib
+
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

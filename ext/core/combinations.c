@@ -112,7 +112,7 @@ static int add_forces(const task *t, combination_worker *w, const environment *e
     for (int s = 0; s < n; s++)
         environment_scatter(env, w->gradient + 3 * (size_t)s * env->n_blocks, atom,
                             w->forces + 3 * ((set + s) * t->n_atoms + (size_t)blocks->first_atom[structure]),
-                            w->virials + 9 * ((set + s) * t->n_structures + structure));
+                            w->virials + 9 * ((set + s) * t->n_structures + structure), NULL);
     return 0;
 }
 

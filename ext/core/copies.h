@@ -41,6 +41,8 @@
 #define correlations_reverse COPY(correlations_reverse)
 #define correlations_couple COPY(correlations_couple)
 #define features_jacobian COPY(features_jacobian)
+#define worker_free COPY(worker_free)
+#define worker_prepare COPY(worker_prepare)
 #define evaluator_free COPY(evaluator_free)
 #define evaluate COPY(evaluate)
 #define evaluate_combinations COPY(evaluate_combinations)

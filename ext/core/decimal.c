@@ -2,11 +2,6 @@
  * step of which exactly one multiple, or the nearest of two, lies in the interval that rounds to the number. Everything
  * is decided on products with 128-bit powers of ten whose last bit says whether something was cut off. */
 #include "decimal.h"
-#include <string.h>
-
-typedef unsigned __int128 wide;
-
-enum { FRACTION_BITS = 52, EXPONENT_MAX = 2047, EXPONENT_OFFSET = 1075 };
 
 static const char PAIRS[201] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
                                "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
@@ -17,15 +12,10 @@ typedef struct {
     int exponent; /* of ten */
 } decimal;
 
-/* floor(log10(2^q)), of 3/4 2^q where the interval is narrower below; floor(log2(10^e)): exact for all doubles. */
+/* floor(log10(2^q)), of 3/4 2^q where the interval is narrower below; exact for all doubles. */
 static int log10_of_power2(int q, int narrow)
 {
     return (q * 1262611 - (narrow ? 524031 : 0)) >> 22;
-}
-
-static int log2_of_power10(int e)
-{
-    return (e * 1741647) >> 19;
 }
 
 /* Integer part of power * count / 2^128, its last bit set where anything was cut off. */
@@ -134,29 +124,4 @@ size_t decimal_write(const decimal_power *powers, double number, char *to)
         to += n - before;
     }
     return (size_t)(to - begin);
-}
-
-int decimal_read(const decimal_power *powers, uint64_t digits, int exponent, double *number)
-{
-    static const double TENS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                  1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-    if (digits >> (FRACTION_BITS + 1) == 0 && exponent >= -22 && exponent <= 22) { /* one rounding of exact numbers */
-        *number = exponent < 0 ? (double)digits / TENS[-exponent] : (double)digits * TENS[exponent];
-        return 1;
-    }
-    if (digits == 0 || exponent < DECIMAL_LEAST || exponent > DECIMAL_MOST)
-        return 0;
-    const int zeros = __builtin_clzll(digits);
-    const decimal_power power = powers[exponent - DECIMAL_LEAST];
-    /* the product with the power lies within one of this, as the power was rounded up by less than one */
-    const wide low = (wide)(digits << zeros) * power.low, product = (wide)(digits << zeros) * power.high + (low >> 64);
-    const int n_dropped = 127 - FRACTION_BITS - !(product >> 127);
-    const wide half = (wide)1 << (n_dropped - 1), dropped = product & (2 * half - 1);
-    const int biased = n_dropped + log2_of_power10(exponent) - 63 - zeros + EXPONENT_OFFSET;
-    if (dropped + 1 - half <= 2 || biased < 1 || biased >= EXPONENT_MAX - 1)
-        return 0;
-    const uint64_t fraction = (uint64_t)(product >> n_dropped) + (dropped > half); /* with its leading one */
-    const uint64_t bits = ((uint64_t)(biased - 1) << FRACTION_BITS) + fraction;
-    memcpy(number, &bits, sizeof bits);
-    return 1;
 }

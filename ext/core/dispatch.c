@@ -74,7 +74,8 @@ void evaluator_free(evaluator *e)
 int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const structure *structures, int n_threads,
              const evaluation *what)
 {
-    const int single = d->spline_single != NULL && !what->keep; /* what is kept is for kernels of doubles */
+    /* what is kept is for kernels of doubles, and members are made by them */
+    const int single = d->spline_single != NULL && !what->keep && what->atomic_members == NULL;
     const kernels *copy = single ? single_precision(kernels_in_use()) : kernels_in_use();
     if (e->made_by != copy) { /* memory is laid out for one number of lanes */
         evaluator_free(e);

@@ -133,17 +133,21 @@ static void add_core(const descriptor *d, int species, environment *env, int b)
 }
 
 /* Finds the neighbours inside the cutoff; returns their number. */
-static int within_cutoff(const descriptor *d, const structure *s, size_t i, environment *env, int *n_of)
+INLINE int within_cutoff(const descriptor *d, const structure *s, size_t i, const int shifted, environment *env,
+                         int *n_of)
 {
     const neighbour_list *list = s->list;
     const double *cell = s->cell, *centre = s->positions + 3 * i, limit = d->cutoff * d->cutoff;
     int n = 0;
     for (int64_t p = list->start[i]; p < list->start[i + 1]; p++) {
-        const int32_t j = list->neighbour[p], *shift = list->shift + 3 * p;
+        const int32_t j = list->neighbour[p];
         double *r = env->gathered + 4 * n, square = 0;
         for (int a = 0; a < 3; a++) {
-            r[a] = s->positions[3 * j + a] - centre[a] + shift[0] * cell[a] + shift[1] * cell[3 + a] +
-                   shift[2] * cell[6 + a];
+            r[a] = s->positions[3 * j + a] - centre[a];
+            if (shifted) {
+                const int32_t *shift = list->shift + 3 * p;
+                r[a] = r[a] + shift[0] * cell[a] + shift[1] * cell[3 + a] + shift[2] * cell[6 + a];
+            }
             square += r[a] * r[a];
         }
         r[3] = square;
@@ -291,7 +295,7 @@ int environment_gather(const descriptor *d, const structure *s, size_t i, lanes 
     int n_of[MAX_SPECIES] = {0};
     if (reserve_gathered(env, (size_t)(s->list->start[i + 1] - s->list->start[i]) + 1))
         return OUT_OF_MEMORY;
-    env->n = within_cutoff(d, s, i, env, n_of);
+    env->n = s->list->shift == NULL ? within_cutoff(d, s, i, 0, env, n_of) : within_cutoff(d, s, i, 1, env, n_of);
     env->n_blocks = (env->n + LANES - 1) / LANES;
     if (reserve_blocks(d, env, env->n_blocks))
         return OUT_OF_MEMORY;
@@ -321,7 +325,20 @@ int environment_read(const descriptor *d, int species, lanes *room, environment 
     return 0;
 }
 
-void environment_scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial)
+/* Adds r_ij times the force on j to the virials of the neighbours. */
+static void scatter_virials(const environment *env, const lanes *gradient, double *atomic_virials)
+{
+    for (int b = 0; b < env->n_blocks; b++)
+        for (int v = 0; v < real_neighbours(env, b); v++) {
+            double *virial = atomic_virials + 9 * (size_t)env->index[b * LANES + v];
+            for (int c = 0; c < 3; c++)
+                for (int a = 0; a < 3; a++)
+                    virial[3 * c + a] -= env->unit[3 * b + c][v] * env->distance[b][v] * gradient[3 * b + a][v];
+        }
+}
+
+void environment_scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial,
+                         double *atomic_virials)
 {
     double own[3] = {0, 0, 0};
     lanes sum[9];
@@ -347,4 +364,6 @@ void environment_scatter(const environment *env, const lanes *gradient, size_t i
     for (int p = 0; p < 9; p++)
         for (int v = 0; v < LANES; v++)
             virial[p] -= sum[p][v];
+    if (atomic_virials != NULL)
+        scatter_virials(env, gradient, atomic_virials);
 }

@@ -11,8 +11,8 @@ typedef struct {
     const int32_t *species;
     const double *positions;
     const double *cell;
-    const neighbour_list *list;
-    size_t n_silent; /* the last so many atoms are neighbours only, and have no centres of their own */
+    const neighbour_list *list; /* without `shift` all images are atoms of their own */
+    size_t n_silent;            /* the last so many atoms are neighbours only, and have no centres of their own */
 } structure;
 
 enum { MAX_SPECIES = 128 };
@@ -62,8 +62,12 @@ size_t environment_size(const descriptor *d, size_t n);
 int environment_gather(const descriptor *d, const structure *s, size_t i, lanes *room, environment *env);
 int environment_read(const descriptor *d, int species, lanes *room, environment *env);
 
-/* Adds dE_i/dr_ij [n_blocks][3] of centre i to the forces of its structure and to its virial. */
-void environment_scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial);
+/* Adds dE_i/dr_ij [n_blocks][3] of centre i to the forces of its structure, to its virial and, unless NULL, to those of
+ * its atoms [n_atoms][9]: r_ij times the force belongs to the atom j that it acts on, as the heat flux asks.
+ *
+ * Fan et al., Phys. Rev. B 92, 094301 (2015), eq. 23. */
+void environment_scatter(const environment *env, const lanes *gradient, size_t i, double *forces, double *virial,
+                         double *atomic_virials);
 
 /* Whether there are other radial functions for each l. */
 INLINE int functions_of_each_l(const descriptor *d)

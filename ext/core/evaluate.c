@@ -1,34 +1,10 @@
 #include "evaluate.h"
+#include "linear.h"
+#include "worker.h"
 
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct worker {
-    environment env[LANES];
-    lanes *terms, *adjoint, *features, *weight, *sum, *gradient;
-    real *A, *A_adjoint;                          /* [LANES][density_stride] */
-    real *coefficients, *products, *own_products; /* see quadratic.h */
-    size_t gradient_capacity;
-    part *part;
-    kept_memory *kept;
-    int ready;
-};
-
-static void *allocate(size_t bytes)
-{
-    return aligned_alloc(64, (bytes + 64) / 64 * 64);
-}
-
-static void worker_free(worker *w)
-{
-    for (int v = 0; v < LANES; v++)
-        environment_free(&w->env[v]);
-    void *arrays[] = {w->terms, w->adjoint,   w->features,     w->weight,   w->sum,         w->gradient,
-                      w->A,     w->A_adjoint, w->coefficients, w->products, w->own_products};
-    for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++)
-        free(arrays[a]);
-}
 
 void evaluator_free(evaluator *e)
 {
@@ -46,36 +22,6 @@ void evaluator_free(evaluator *e)
     blocks_free(&e->blocks);
     parts_free(&e->parts);
     *e = (evaluator){0};
-}
-
-static int worker_prepare(worker *w, const descriptor *d, size_t most_neighbours, size_t *n_allocations)
-{
-    if (reserve((void **)&w->gradient, &w->gradient_capacity, (most_neighbours + LANES - 1) / LANES, 3 * sizeof(lanes),
-                n_allocations))
-        return OUT_OF_MEMORY;
-    if (w->ready)
-        return 0;
-    w->terms = allocate(d->n_terms * sizeof(lanes));
-    w->adjoint = allocate(d->n_terms * sizeof(lanes));
-    w->features = allocate(d->n_features * sizeof(lanes));
-    w->weight = allocate(d->n_features * sizeof(lanes));
-    w->sum = allocate(d->n_features * sizeof(lanes));
-    w->A = allocate(LANES * density_stride(d, 1) * sizeof(real));
-    w->A_adjoint = allocate(LANES * density_stride(d, 1) * sizeof(real));
-    w->coefficients = allocate(quadratic_size(d) * sizeof(real));
-    w->products = allocate(quadratic_size(d) * sizeof(real));
-    w->own_products = allocate(quadratic_size(d) * sizeof(real));
-    *n_allocations += 10;
-    if (!w->terms || !w->adjoint || !w->features || !w->weight || !w->sum || !w->A || !w->A_adjoint ||
-        !w->coefficients || !w->products || !w->own_products) {
-        worker_free(w);
-        *w = (worker){0};
-        return OUT_OF_MEMORY;
-    }
-    memset(w->A_adjoint, 0, LANES * density_stride(d, 1) * sizeof(real)); /* stays so where no feature reads A */
-    memset(w->terms, 0, d->n_terms * sizeof(lanes));
-    w->ready = 1;
-    return 0;
 }
 
 /* All of them, as nobody knows who will get which part. */
@@ -149,6 +95,38 @@ static void collect(const evaluator *e, const descriptor *d, worker *w, int32_t 
         memset(w->sum, 0, d->n_features * sizeof(lanes));
 }
 
+static int with_gradient(const evaluation *what)
+{
+    return what->forces != NULL || what->virials != NULL || what->atomic_virials != NULL;
+}
+
+/* Whether the features of each centre are asked for, or what is made of them. */
+static int of_centres(const evaluation *what)
+{
+    return what->features != NULL || what->atomic_members != NULL;
+}
+
+/* Where the features of atom i go: zero. */
+static double *begin_row(const descriptor *d, worker *w, const evaluation *what, size_t i)
+{
+    double *row = what->features == NULL ? w->row : what->features + i * d->n_features;
+    memset(row, 0, d->n_features * sizeof(double));
+    return row;
+}
+
+static void end_row(const descriptor *d, const evaluation *what, size_t i, int species, const double *row)
+{
+#ifndef COMITIA_SINGLE /* which members are not made in */
+    const size_t n_members = what->n_members, n_features = d->n_features;
+    const double mean = 0;
+    if (what->atomic_members != NULL)
+        linear_members(1, n_members, n_features, row, what->deviations + species * n_members * n_features, &mean,
+                       what->atomic_members + i * n_members);
+#else
+    (void)d, (void)what, (void)i, (void)species, (void)row;
+#endif
+}
+
 /* Energies of the lanes. */
 static lanes weigh(int n_features, const lanes *features, const real *weight, const lanes *lane_weight)
 {
@@ -168,11 +146,12 @@ static void add_lane(const descriptor *d, const lanes *features, int lane, doubl
 
 /* Forces and virial of one centre from the adjoint of its density. */
 static void reverse(const evaluator *e, const descriptor *d, worker *w, const environment *env, int32_t structure,
-                    int32_t atom, int with_core, const real *A_adjoint)
+                    int32_t atom, int with_core, int with_atomic_virials, const real *A_adjoint)
 {
     density_reverse(d, env, with_core, A_adjoint, w->gradient);
-    environment_scatter(env, w->gradient, atom, w->part->forces + 3 * e->blocks.first_atom[structure],
-                        w->part->virials + 9 * (size_t)structure);
+    const int64_t first = e->blocks.first_atom[structure];
+    environment_scatter(env, w->gradient, atom, w->part->forces + 3 * first, w->part->virials + 9 * (size_t)structure,
+                        with_atomic_virials ? w->part->atomic_virials + 9 * first : NULL);
 }
 
 /* Where n registers of densities of a block are kept, and its environments behind them; NULL where they are not. */
@@ -202,7 +181,7 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
                            int64_t block, const evaluation *what, collected *now)
 {
     const int species = e->blocks.species[block];
-    const int with_gradient = what->forces != NULL || what->virials != NULL;
+    const int gradient = with_gradient(what);
     const size_t n_kept = d->n_density / LANES * e->blocks.count[block];
     lanes *kept = keep_block(e, d, w, structures, block, n_kept, what), *room = kept == NULL ? NULL : kept + n_kept;
     environment *env = &w->env[0];
@@ -225,21 +204,22 @@ static int block_quadratic(const evaluator *e, const descriptor *d, worker *w, c
         }
         double energy = 0;
         if (what->weights != NULL || what->adjoint != NULL)
-            energy = quadratic_energy(d, coefficients, A, with_gradient ? w->A_adjoint : NULL);
+            energy = quadratic_energy(d, coefficients, A, gradient ? w->A_adjoint : NULL);
         if (what->atomic_energies != NULL)
             what->atomic_energies[i] = energy + (what->weights == NULL ? 0 : env->core_energy);
         if (what->sums != NULL) {
             collect(e, d, w, structure, species, now);
             quadratic_products(d, A, w->products);
         }
-        if (what->features != NULL) {
+        if (of_centres(what)) {
+            double *row = begin_row(d, w, what, i);
             memset(w->own_products, 0, quadratic_size(d) * sizeof(real));
-            memset(what->features + i * d->n_features, 0, d->n_features * sizeof(double));
             quadratic_products(d, A, w->own_products);
-            quadratic_features(d, w->own_products, what->features + i * d->n_features);
+            quadratic_features(d, w->own_products, row);
+            end_row(d, what, i, species, row);
         }
-        if (with_gradient)
-            reverse(e, d, w, env, structure, atom, what->weights != NULL, w->A_adjoint);
+        if (gradient)
+            reverse(e, d, w, env, structure, atom, what->weights != NULL, what->atomic_virials != NULL, w->A_adjoint);
     }
     if (kept != NULL)
         w->kept->used = room - w->kept->memory;
@@ -253,10 +233,10 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     const int species = e->blocks.species[block], count = e->blocks.count[block];
     const int32_t *of = e->blocks.centre_structure + e->blocks.first[block],
                   *atom = e->blocks.centre_atom + e->blocks.first[block];
-    const int with_gradient = what->forces != NULL || what->virials != NULL;
+    const int gradient = with_gradient(what);
     const real *weight = what->weights == NULL ? NULL : (real *)e->coefficients + (size_t)species * d->n_features;
-    const int weigh_features = !with_gradient && what->atomic_energies != NULL;
-    const int read_again = with_gradient || weigh_features; /* else one environment serves all centres */
+    const int weigh_features = !gradient && what->atomic_energies != NULL;
+    const int read_again = gradient || weigh_features; /* else one environment serves all centres */
     lanes *kept = keep_block(e, d, w, structures, block, d->n_terms, what);
     lanes *room = kept == NULL ? NULL : kept + d->n_terms, *terms = kept == NULL ? w->terms : kept;
     lanes energy, *features = NULL;
@@ -274,7 +254,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     correlations_load(d, count, w->A, terms);
     if (kept != NULL)
         w->kept->used = room - w->kept->memory;
-    if (weigh_features || what->adjoint != NULL || what->features != NULL || (what->sums != NULL && !one_structure)) {
+    if (weigh_features || what->adjoint != NULL || of_centres(what) || (what->sums != NULL && !one_structure)) {
         features = w->features;
         memset(features, 0, d->n_features * sizeof(lanes));
     } else if (what->sums != NULL) { /* added up over the blocks of one structure before the lanes are */
@@ -292,7 +272,7 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
         }
         correlations_reverse(d, terms, w->weight, features, w->adjoint, &energy);
     } else {
-        correlations_evaluate(d, terms, weight, features, with_gradient ? w->adjoint : NULL, &energy);
+        correlations_evaluate(d, terms, weight, features, gradient ? w->adjoint : NULL, &energy);
     }
     if (weigh_features)
         energy = weigh(d->n_features, features, weight, weight == NULL ? w->weight : NULL);
@@ -301,16 +281,17 @@ static int block_correlations(const evaluator *e, const descriptor *d, worker *w
     for (int v = 0; what->atomic_energies != NULL && v < count; v++)
         what->atomic_energies[e->blocks.first_atom[of[v]] + atom[v]] =
             energy[v] + (weight == NULL ? 0 : w->env[v].core_energy);
-    if (what->features != NULL)
-        for (int v = 0; v < count; v++) {
-            double *row = what->features + (size_t)(e->blocks.first_atom[of[v]] + atom[v]) * d->n_features;
-            memset(row, 0, d->n_features * sizeof(double));
-            add_lane(d, features, v, row);
-        }
-    if (with_gradient)
+    for (int v = 0; of_centres(what) && v < count; v++) {
+        const size_t i = e->blocks.first_atom[of[v]] + atom[v];
+        double *row = begin_row(d, w, what, i);
+        add_lane(d, features, v, row);
+        end_row(d, what, i, species, row);
+    }
+    if (gradient)
         correlations_store(d, 1, w->adjoint, count, w->A_adjoint);
-    for (int v = 0; with_gradient && v < count; v++)
-        reverse(e, d, w, &w->env[v], of[v], atom[v], weight != NULL, w->A_adjoint + v * density_stride(d, 1));
+    for (int v = 0; gradient && v < count; v++)
+        reverse(e, d, w, &w->env[v], of[v], atom[v], weight != NULL, what->atomic_virials != NULL,
+                w->A_adjoint + v * density_stride(d, 1));
     return 0;
 }
 
@@ -321,7 +302,7 @@ static int evaluate_part(const evaluator *e, const descriptor *d, worker *w, con
     collected now = {-1, -1, 0};
     w->part = &e->parts.part[p];
     w->kept = what->keep ? &e->kept[p] : NULL;
-    if (part_begin(w->part, &e->blocks, structures, d->n_features, what->forces != NULL || what->virials != NULL,
+    if (part_begin(w->part, &e->blocks, structures, d->n_features, with_gradient(what), what->atomic_virials != NULL,
                    what->sums != NULL))
         return OUT_OF_MEMORY;
     for (int64_t b = w->part->begin; b < w->part->end; b++)
@@ -373,7 +354,8 @@ int evaluate(evaluator *e, const descriptor *d, size_t n_structures, const struc
                 failed = 1;
             }
         if (!failed)
-            parts_add_up(&e->parts, &e->blocks, d->n_species, d->n_features, what->forces, what->virials, what->sums);
+            parts_add_up(&e->parts, &e->blocks, d->n_species, d->n_features, what->forces, what->virials,
+                         what->atomic_virials, what->sums);
     }
     for (int p = 0; p < e->parts.n; p++) {
         e->n_allocations += e->parts.part[p].n_allocations + (what->keep ? e->kept[p].n_allocations : 0);

@@ -40,13 +40,19 @@ typedef struct {
  *   atomic_energies  OUT [n_atoms]  sum_f w_f B_f, and the repulsive core where weights are given
  *   forces           OUT [n_atoms][3]
  *   virials          OUT [n_structures][9]
+ *   atomic_virials   OUT [n_atoms][9]  parts of the virials, see environment_scatter
+ *   atomic_members   OUT [n_atoms][n_members]  by how much the energies of the atom are apart from the mean, with
+ *   deviations       IN  [n_species][n_members][n_features] weights less their mean
  *   sums             OUT [n_structures][n_species][n_features]  features summed over the centres of each species
  *   features         OUT [n_atoms][n_features]
  *   keep             IN  not 0: evaluate_combinations will follow for the same positions and number of threads, and
  *                        each thread may keep so many bytes for it                                            */
 typedef struct {
     const double *weights, *adjoint;
-    double *atomic_energies, *forces, *virials, *sums, *features;
+    double *atomic_energies, *forces, *virials, *atomic_virials, *sums, *features;
+    size_t n_members;
+    const double *deviations;
+    double *atomic_members;
     size_t keep;
 } evaluation;
 

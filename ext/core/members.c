@@ -408,7 +408,7 @@ static int evaluate_part(member_evaluator *e, const descriptor *d, const member_
     const size_t n_structures = e->blocks.n_structures,
                  n_forces = 3 * (size_t)e->blocks.first_atom[n_structures] * what->n_columns,
                  n_virials = 9 * n_structures * what->n_columns;
-    if (worker_prepare(w, d, program) || part_begin(one, &e->blocks, structures, d->n_features, 0, 1) ||
+    if (worker_prepare(w, d, program) || part_begin(one, &e->blocks, structures, d->n_features, 0, 0, 1) ||
         reserve((void **)&w->forces, &w->forces_capacity, n_forces, sizeof(double), &w->n_allocations) ||
         reserve((void **)&w->virials, &w->virials_capacity, n_virials, sizeof(double), &w->n_allocations))
         return OUT_OF_MEMORY;
@@ -452,7 +452,7 @@ int evaluate_members(member_evaluator *e, const descriptor *d, const member_prog
         if (!failed) {
             ADD_UP(forces, 3 * (size_t)e->blocks.first_atom[n_structures] * what->n_columns)
             ADD_UP(virials, 9 * n_structures * what->n_columns)
-            parts_add_up(&e->parts, &e->blocks, d->n_species, d->n_features, NULL, NULL, what->sums);
+            parts_add_up(&e->parts, &e->blocks, d->n_species, d->n_features, NULL, NULL, NULL, what->sums);
         }
     }
     for (int t = 0; t < n_threads; t++) {

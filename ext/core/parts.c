@@ -10,6 +10,7 @@ void parts_free(work_parts *p)
     for (int k = 0; k < p->capacity; k++) {
         free(p->part[k].forces);
         free(p->part[k].virials);
+        free(p->part[k].atomic_virials);
         free(p->part[k].sums);
     }
     free(p->part);
@@ -75,7 +76,7 @@ static void find_range(part *one, const centre_blocks *blocks, const structure *
 }
 
 int part_begin(part *one, const centre_blocks *blocks, const structure *structures, int n_features, int with_forces,
-               int with_sums)
+               int with_atomic_virials, int with_sums)
 {
     const size_t n_structures = blocks->n_structures;
     one->first_atom = one->first_row = 0;
@@ -95,6 +96,13 @@ int part_begin(part *one, const centre_blocks *blocks, const structure *structur
         if (n_structures > 0)
             memset(one->virials, 0, 9 * n_structures * sizeof(double));
     }
+    if (with_atomic_virials) {
+        if (reserve((void **)&one->atomic_virials, &one->atomic_virials_capacity, 9 * blocks->first_atom[n_structures],
+                    sizeof(double), &one->n_allocations))
+            return OUT_OF_MEMORY;
+        if (n_atoms > 0)
+            memset(one->atomic_virials + 9 * one->first_atom, 0, 9 * n_atoms * sizeof(double));
+    }
     if (with_sums) {
         if (reserve((void **)&one->sums, &one->sums_capacity, n_sums, sizeof(double), &one->n_allocations))
             return OUT_OF_MEMORY;
@@ -104,23 +112,33 @@ int part_begin(part *one, const centre_blocks *blocks, const structure *structur
     return 0;
 }
 
+/* Sums over the parts of `width` numbers of each of the atoms from ... to - 1. */
+static void add_up_atoms(const work_parts *p, int64_t from, int64_t to, int width, int of_virials, double *sums)
+{
+    memset(sums + width * from, 0, width * (to - from) * sizeof(double));
+    for (int k = 0; k < p->n; k++) {
+        const part *one = &p->part[k];
+        const double *own = of_virials ? one->atomic_virials : one->forces;
+        const int64_t begin = from > one->first_atom ? from : one->first_atom,
+                      end = to <= one->last_atom ? to : one->last_atom + 1;
+        for (int64_t i = width * begin; i < width * end; i++)
+            sums[i] += own[i];
+    }
+}
+
 void parts_add_up(const work_parts *p, const centre_blocks *blocks, int n_species, int n_features, double *forces,
-                  double *virials, double *sums)
+                  double *virials, double *atomic_virials, double *sums)
 {
     const int64_t n_structures = (int64_t)blocks->n_structures, n_atoms = blocks->first_atom[n_structures],
                   n_rows = n_structures * n_species;
-    if (forces != NULL) {
+    if (forces != NULL || atomic_virials != NULL) {
 #pragma omp for schedule(static) nowait
         for (int64_t from = 0; from < n_atoms; from += STRETCH) {
             const int64_t to = from + STRETCH < n_atoms ? from + STRETCH : n_atoms;
-            memset(forces + 3 * from, 0, 3 * (to - from) * sizeof(double));
-            for (int k = 0; k < p->n; k++) {
-                const part *one = &p->part[k];
-                const int64_t begin = from > one->first_atom ? from : one->first_atom,
-                              end = to <= one->last_atom ? to : one->last_atom + 1;
-                for (int64_t i = 3 * begin; i < 3 * end; i++)
-                    forces[i] += one->forces[i];
-            }
+            if (forces != NULL)
+                add_up_atoms(p, from, to, 3, 0, forces);
+            if (atomic_virials != NULL)
+                add_up_atoms(p, from, to, 9, 1, atomic_virials);
         }
     }
     if (sums != NULL) {

@@ -14,8 +14,9 @@ typedef struct {
     int64_t first_row, last_row;   /* sums of no others are touched: species n_structures + structure */
     double *forces;                /* [n_atoms][3], of which the rest is not set */
     double *virials;               /* [n_structures][9] */
+    double *atomic_virials;        /* [n_atoms][9] as the forces; NULL unless asked for */
     double *sums;                  /* [last_row - first_row + 1][n_features] */
-    size_t forces_capacity, virials_capacity, sums_capacity, n_allocations;
+    size_t forces_capacity, virials_capacity, atomic_virials_capacity, sums_capacity, n_allocations;
 } part;
 
 typedef struct {
@@ -30,14 +31,15 @@ int parts_cut(work_parts *p, int64_t n_blocks, int n_threads, int one_each, size
 
 /* What the part may touch, set to zero, of what is asked for. Returns 0 or OUT_OF_MEMORY. */
 int part_begin(part *one, const centre_blocks *blocks, const structure *structures, int n_features, int with_forces,
-               int with_sums);
+               int with_atomic_virials, int with_sums);
 
 /* Adds up the parts, by all threads that are here; any output may be NULL.
- *   forces   OUT [n_atoms][3]
- *   virials  OUT [n_structures][9]
- *   sums     OUT [n_structures][n_species][n_features]                                                        */
+ *   forces          OUT [n_atoms][3]
+ *   virials         OUT [n_structures][9]
+ *   atomic_virials  OUT [n_atoms][9]
+ *   sums            OUT [n_structures][n_species][n_features]                                                 */
 void parts_add_up(const work_parts *p, const centre_blocks *blocks, int n_species, int n_features, double *forces,
-                  double *virials, double *sums);
+                  double *virials, double *atomic_virials, double *sums);
 
 INLINE double *part_sums(const part *one, const centre_blocks *blocks, int n_features, int32_t structure, int species)
 {

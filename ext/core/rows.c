@@ -1,7 +1,9 @@
 #include "rows.h"
-#include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
-enum { MOST_DIGITS = 19, LARGEST_EXPONENT = 9999 };
+enum { MOST_DIGITS = 19, LARGEST_EXPONENT = 9999, SIGNED_8 = 15, SIGNED_16 = 23 };
 
 static int is_blank(char c)
 {
@@ -14,7 +16,7 @@ static int is_digit(char c)
 }
 
 /* Eight digits at once: pairs, fours and all of them by one product each; 0 where they are not all digits. */
-static int eight_digits(const char *at, uint64_t *value)
+static inline int eight_digits(const char *at, uint64_t *value)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     const uint64_t highs = 0xF0F0F0F0F0F0F0F0u;
@@ -92,6 +94,69 @@ static const char *read_number(const decimal_power *powers, const char *at, cons
     return at;
 }
 
+/* Sixteen digits as two numbers of eight, the first one below the other; 0 where they are not all digits. */
+static inline int sixteen_digits(const char *at, uint64_t *value)
+{
+#ifdef __SSE2__
+    __m128i c = _mm_sub_epi8(_mm_loadu_si128((const __m128i *)at), _mm_set1_epi8('0'));
+    if (_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_subs_epu8(c, _mm_set1_epi8(9)), _mm_setzero_si128())) != 0xFFFF)
+        return 0;
+    const __m128i firsts = _mm_mullo_epi16(_mm_and_si128(c, _mm_set1_epi16(0xFF)), _mm_set1_epi16(10));
+    c = _mm_madd_epi16(_mm_add_epi16(firsts, _mm_srli_epi16(c, 8)), _mm_set1_epi32(1 << 16 | 100));
+    c = _mm_madd_epi16(_mm_packs_epi32(c, c), _mm_set1_epi32(1 << 16 | 10000));
+    const uint64_t two = (uint64_t)_mm_cvtsi128_si64(c);
+    *value = (two & 0xFFFFFFFF) * 100000000 + (two >> 32);
+    return 1;
+#else
+    uint64_t first, second;
+    if (!eight_digits(at, &first) || !eight_digits(at + 8, &second))
+        return 0;
+    *value = first * 100000000 + second;
+    return 1;
+#endif
+}
+
+/* Numbers as `%.8e` or `%.16e` print them into columns of one width: where they lie follows from the one before, and
+ * what differs from number to number is computed, not asked for, as the branches could not be foreseen.
+ * Returns how many are so; the next one must be read in another way.
+ *   after    IN   end of a number in the same line
+ *   width    IN   characters from there to the end of the next one
+ *   numbers  OUT  [n] */
+static int64_t read_columns(const decimal_power *powers, const char *after, const char *end, ptrdiff_t width, int64_t n,
+                            double *numbers)
+{
+    const int n_digits = width > SIGNED_16 ? 16 : 8; /* after the point */
+    const ptrdiff_t n_blanks = width - (n_digits == 16 ? SIGNED_16 : SIGNED_8);
+    if (n_blanks < 1)
+        return 0;
+    for (int64_t i = 0; i < n; i++, after += width) {
+        if (end - after <= width)
+            return i;
+        for (ptrdiff_t k = 0; k < n_blanks; k++)
+            if (after[k] != ' ')
+                return i;
+        const char *const at = after + n_blanks, *const exponent = at + 3 + n_digits;
+        const int minus = at[0] == '-', down = exponent[1] == '-';
+        const unsigned first = (unsigned char)(at[1] - '0');
+        const unsigned tens = (unsigned char)(exponent[2] - '0'), ones = (unsigned char)(exponent[3] - '0');
+        const int odd = (at[0] ^ (minus ? '-' : ' ')) | (at[2] ^ '.') | (exponent[0] ^ 'e') |
+                        (exponent[1] ^ (down ? '-' : '+')) | (first > 9) | (tens > 9) | (ones > 9) |
+                        ((exponent[4] != ' ') & (exponent[4] != '\n'));
+        uint64_t digits;
+        if (odd || !(n_digits == 16 ? sixteen_digits(at + 3, &digits) : eight_digits(at + 3, &digits)))
+            return i;
+        digits += first * (n_digits == 16 ? 10000000000000000u : 100000000u);
+        const int power = (int)(10 * tens + ones);
+        if (!decimal_read(powers, digits, (down ? -power : power) - n_digits, &numbers[i]))
+            return i;
+        uint64_t bits;
+        memcpy(&bits, &numbers[i], sizeof bits);
+        bits |= (uint64_t)minus << 63;
+        memcpy(&numbers[i], &bits, sizeof bits);
+    }
+    return n;
+}
+
 /* The step that a comment announces, if it does. */
 static rows_status read_step(text_rows *rows, const char *at, const char *line_end)
 {
@@ -118,7 +183,7 @@ static rows_status read_step(text_rows *rows, const char *at, const char *line_e
 
 rows_status rows_read(const decimal_power *powers, text_rows *rows)
 {
-    const char *at = rows->at;
+    const char *at = rows->at, *before = at; /* end of the number before */
     while (at < rows->end) {
         while (is_blank(*at))
             at++;
@@ -148,8 +213,12 @@ rows_status rows_read(const decimal_power *powers, text_rows *rows)
         }
         if (rows->steps != NULL && rows->step == ROWS_UNKNOWN_STEP)
             return ROWS_NO_STEP;
-        const char *const after =
-            read_number(powers, at, rows->end, &rows->values[rows->n_rows * rows->n_columns + rows->column]);
+        if (rows->n_rows == rows->n_room) {
+            rows->at = at;
+            return ROWS_FULL;
+        }
+        double *const number = &rows->values[rows->n_rows * rows->n_columns + rows->column];
+        const char *after = read_number(powers, at, rows->end, number);
         if (after == NULL) {
             rows->word = at;
             while (*at != '\n' && !is_blank(*at))
@@ -159,7 +228,13 @@ rows_status rows_read(const decimal_power *powers, text_rows *rows)
             return ROWS_WORD;
         }
         rows->column++;
-        at = after;
+        if (rows->column == 2) {
+            const ptrdiff_t width = after - before;
+            const int64_t n = read_columns(powers, after, rows->end, width, rows->n_columns - 2, number + 1);
+            rows->column += n;
+            after += n * width;
+        }
+        before = at = after;
     }
     rows->at = at;
     return ROWS_END;

@@ -16,6 +16,7 @@ import bench_elements
 import bench_fit
 import bench_front
 import bench_kernels
+import bench_lammps
 import bench_neighbours
 import bench_reweight
 import bench_server
@@ -31,6 +32,7 @@ PARTS = {
     "swaps": bench_swaps,
     "threads": bench_threads,
     "server": bench_server,
+    "lammps": bench_lammps,
     "fit": bench_fit,
     "reweight": bench_reweight,
     "front": bench_front,

@@ -23,12 +23,32 @@ SINGLE = ", float32"  # behind the name of a model: its kernels are of single pr
 LAMMPS = {
     "sw": ["pair_style sw", "pair_coeff * * Si.sw Si"],
     "tersoff": ["pair_style tersoff", "pair_coeff * * Si.tersoff Si"],
+    "pair_style comitia": [
+        "plugin load {plugin}",
+        "pair_style comitia",
+        "pair_coeff * * {folder}/model.safetensors {symbol}",
+    ],
     "snap": ["include {symbol}_Zuo_JPCA2020.snap"],
+    "mliap": [
+        "pair_style mliap model linear {folder}/snap.model descriptor sna {folder}/snap.descriptor",
+        "pair_coeff * * {symbol}",
+    ],
     "eam": ["pair_style eam/alloy", "pair_coeff * * Cu_mishin1.eam.alloy Cu"],
     "uf3": ["pair_style uf3 3", "pair_coeff * * Nb.uf3 Nb"],
     "pod": ["pair_style pod", "pair_coeff * * {folder}/parameters.pod {folder}/coefficients.pod Ta"],
 }
+SNAP_DESCRIPTOR = """rcutfac 4.9
+twojmax 8
+nelems 1
+elems Si
+radelems 0.5
+welems 1
+rfac0 0.99363
+rmin0 0
+bzeroflag 0
+"""
 WHAT = {
+    "mliap": "the coefficients of `snap`",
     "uf3": "parameters of Nb, which come with the wheel: 2-body 8 Å, 3-body 4 Å",
     "pod": "random coefficients, 113",
     "nep (calorine)": "random parameters; builds its list",
@@ -75,18 +95,21 @@ def descriptor_of(name, atoms, cutoff):
     return Descriptor.build(atoms.numbers, cutoff, **MODELS[name])
 
 
+def random_potential(name, atoms, cutoff):
+    """One member with random weights."""
+    from comitia.potential import Potential
+
+    descriptor = descriptor_of(name.removesuffix(SINGLE), atoms, cutoff)
+    weights = np.random.default_rng(2).normal(scale=1e-3, size=(1, descriptor.width))
+    precision = "float32" if name.endswith(SINGLE) else "float64"
+    return Potential(descriptor, weights, [0.0] * descriptor.n_species, precision=precision)
+
+
 def comitia(name, atoms, cutoff):
     """Our own: energy, forces and virial of one member, the neighbour list kept."""
     from comitia import load
-    from comitia.potential import Potential
 
-    if name.endswith(".safetensors"):
-        potential = load(name)
-    else:
-        descriptor = descriptor_of(name.removesuffix(SINGLE), atoms, cutoff)
-        weights = np.random.default_rng(2).normal(scale=1e-3, size=(1, descriptor.width))
-        precision = "float32" if name.endswith(SINGLE) else "float64"
-        potential = Potential(descriptor, weights, [0.0] * descriptor.n_species, precision=precision)
+    potential = load(name) if name.endswith(".safetensors") else random_potential(name, atoms, cutoff)
     evaluator = potential.evaluator(atoms.numbers, atoms.pbc, n_threads=1, incremental=False)
     positions, cells = atoms.positions[None].copy(), atoms.cell.array[None].copy()
     return repeated(lambda: evaluator.compute(positions, cells))
@@ -108,8 +131,18 @@ def lammps(name, atoms):
     engine.commands_list(["units metal", "boundary p p p", f"region box block {box}", "create_box 1 box"])
     engine.command(f"mass 1 {atoms.get_masses()[0]}")
     atoms.wrap()
+    files = {"symbol": atoms.symbols[0], "folder": folder}
+    if name == "mliap":
+        (folder / "snap.descriptor").write_text(SNAP_DESCRIPTOR)
+        coefficients = Path("Si_Zuo_JPCA2020.snapcoeff").read_text().splitlines()[-56:]
+        (folder / "snap.model").write_text("\n".join(["1 56", *coefficients]) + "\n")
+    if name == "pair_style comitia":
+        from comitia.engines.lammps_plugin import build
+
+        random_potential("comitia order 3", atoms, CUTOFF["si512"]).save(folder / "model.safetensors")
+        files["plugin"] = build()[0]
     engine.create_atoms(len(atoms), None, [1] * len(atoms), atoms.positions.ravel().tolist())
-    style = [line.format(symbol=atoms.symbols[0], folder=folder) for line in LAMMPS[name]]
+    style = [line.format(**files) for line in LAMMPS[name]]
     engine.commands_list([*style, "neighbor 0.5 bin", "thermo_style custom step pe press", "thermo 1"])
     engine.command("run 0 post no")
     return engine

@@ -176,6 +176,25 @@ def test_a_worker_that_hangs_is_late(folder):
     assert "40 of 40 structures labelled" in said
 
 
+def test_a_worker_that_hangs_after_its_forces_is_late(folder):
+    """They are believed, and nobody waits longer for what should follow them than for the forces."""
+    write(folder / "pool.xyz", crystal((18,), (1, 1, 1)), format="extxyz")
+    process = start(folder, f"unix:{folder / 'door'}", "--timeout", "1")
+    worker = [sys.executable, "-S", "-E", faulty_worker.__file__, f"unix:{folder / 'door'}", "4", "answered", "stop"]
+    deadline = time.monotonic() + 60
+    while not (folder / "door").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stopped = subprocess.Popen(worker)
+    try:
+        code, said, complained = finish(process)
+    finally:
+        stopped.kill()
+        stopped.wait()
+    assert code == 0, complained
+    assert "1 of 1 structures labelled" in said
+
+
 def test_the_door_is_in_use(folder):
     small_model().save(folder / "model.safetensors")
     other = start(folder, f"unix:{folder / 'door'}", "--wait", "60", output="other.xyz")

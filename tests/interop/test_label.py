@@ -20,9 +20,10 @@ from ase.io import read, write
 from models import crystal, small_model
 from numpy.testing import assert_allclose
 
-from comitia.engines.force_engines import EngineOptions, LammpsEngine
+from comitia.engines.force_engines import EngineOptions
 from comitia.engines.labels import label_file
-from comitia.errors import EngineError, StructureError
+from comitia.engines.lammps_engine import LammpsProcesses
+from comitia.errors import SettingsError, StructureError
 
 CONSTANTS = 2e-7  # relative difference of the hartree and the bohr of other programs and those of i-PI
 LAMMPS = """units metal
@@ -167,10 +168,12 @@ def test_the_python_driver_of_i_pi(tmp_path):
     compare(found, expected, 1e-9, atol=1e-6)
 
 
-def test_lammps(tmp_path):
+@pytest.mark.parametrize("box", ["prism 0 10 0 10 0 10 0 0 0", "block 0 10 0 10 0 10"])
+def test_lammps(tmp_path, box):
     """Started by us; energies, forces and stress of cells in any orientation are those of LAMMPS by itself."""
     frames = pool(tmp_path)
-    (tmp_path / "in.lj").write_text(LAMMPS.format(n_argon=16, n_neon=16))
+    given = LAMMPS.format(n_argon=16, n_neon=16).replace("prism 0 10 0 10 0 10 0 0 0", box)
+    (tmp_path / "in.lj").write_text(given)
     found = label(tmp_path, f"lammps:{tmp_path / 'in.lj'}", n_workers=2)
     compare(found, lammps_alone(tmp_path, frames), 2 * CONSTANTS)
 
@@ -228,7 +231,7 @@ def test_lammps_with_other_atoms_is_refused(tmp_path):
 def test_lammps_that_cannot_run_is_an_error_with_its_own_words(tmp_path):
     pool(tmp_path, n=2)
     (tmp_path / "in.lj").write_text("units metal\nnonsense 1\n")
-    with pytest.raises(EngineError, match="ERROR: Unknown command: nonsense"):
+    with pytest.raises(SettingsError, match="before it ran: ERROR: Unknown command: nonsense"):
         label(tmp_path, f"lammps:{tmp_path / 'in.lj'}")
 
 
@@ -236,15 +239,15 @@ def test_lammps_that_is_killed_is_started_again(tmp_path, monkeypatch):
     frames = pool(tmp_path)
     (tmp_path / "in.lj").write_text(LAMMPS.format(n_argon=16, n_neon=16))
     killed = []
-    kept = LammpsEngine._start_one
+    kept = LammpsProcesses._start_one
 
-    def start_one(engine):
-        kept(engine)
+    def start_one(processes):
+        kept(processes)
         if not killed:  # before it has connected
-            killed.append(engine._children[-1].pid)
+            killed.append(processes._children[-1].pid)
             os.kill(killed[0], signal.SIGKILL)
 
-    monkeypatch.setattr(LammpsEngine, "_start_one", start_one)
+    monkeypatch.setattr(LammpsProcesses, "_start_one", start_one)
     found = label(tmp_path, f"lammps:{tmp_path / 'in.lj'}")
     compare(found, lammps_alone(tmp_path, frames), 2 * CONSTANTS)
 

@@ -26,7 +26,7 @@ import numpy as np
 
 import comitia
 from comitia.engines.lammps import attach, import_lammps
-from comitia.errors import UsageError
+from comitia.errors import SettingsError
 
 potential = comitia.load("model.safetensors")
 start = np.load("start.npz")
@@ -51,7 +51,7 @@ tags = list(range(1, len(numbers) + 1))
 lmp.create_atoms(len(numbers), tags, types, positions.ravel().tolist(), start["v"].ravel().tolist())
 try:
     attach(lmp, potential, [10])
-except UsageError as error:
+except SettingsError as error:
     print(error, file=sys.stderr)
 driver = attach(lmp, potential, [10, 18], n_threads=1)
 lmp.command("fix nve all nve")

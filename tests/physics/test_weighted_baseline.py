@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import systems
 import yaml
+from combinations import SPECIES, committee, derivative, energy, evaluate
 from numpy.testing import assert_allclose
 
 from comitia.engines.composed import ComposedPotential, ComposedPredictions, PotentialSettings
@@ -14,43 +15,11 @@ from comitia.potential.mixing import are_pseudo_members, combine_members, pseudo
 from comitia.protocol.service import ForceService
 from comitia.settings import convert, load
 
-SPECIES = (14,)
-STEP = 2e-3  # Å
-CORRECTIONS = {"baseline": "another potential"}
-
-
-def committee(n_members=4, core=False):
-    """A committee of corrections, and a baseline."""
-    corrections = systems.potential(SPECIES, seed=3, n_members=n_members, with_core=core)
-    corrections.metadata.update(CORRECTIONS)
-    baseline = systems.potential(SPECIES, seed=5)
-    return corrections, baseline
-
 
 def composed(core=False, **options):
     corrections, baseline = committee(core=core)
     settings = PotentialSettings(committee="corrections", baseline_uncertainty=2.0, **options)
     return ComposedPotential([corrections], settings, baseline), corrections, baseline
-
-
-def evaluate(potential, atoms, **options):
-    evaluator = potential.evaluator(atoms.numbers, atoms.pbc, 1)
-    return evaluator.compute(np.array([atoms.positions]), np.array([atoms.cell.array]), **options)
-
-
-def energy(potential, atoms, positions=None, strain=None):
-    atoms = atoms.copy()
-    if positions is not None:
-        atoms.positions = positions
-    if strain is not None:
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
-    return evaluate(potential, atoms).energies[0]
-
-
-def derivative(function):
-    """At zero, from eight points; the error is of order STEP^8."""
-    factors = (4 / 5, -1 / 5, 4 / 105, -1 / 280)
-    return sum(c * (function(n * STEP) - function(-n * STEP)) for n, c in enumerate(factors, 1)) / STEP
 
 
 @pytest.mark.parametrize("core", [False, True])
@@ -270,7 +239,7 @@ def test_the_template_of_inputs_is_what_is_read():
         line[2:] for line in path.read_text().splitlines() if line.startswith(("# members", "#   ", "#     "))
     )
     found = convert(yaml.safe_load(shown), PotentialSettings, "the comments")
-    assert [source.workers for source in found.members] == [None, None, "unix:espresso"]
+    assert [source.workers for source in found.members] == [None, None, "unix:espresso", "lammps:in.sw"]
 
 
 def test_what_cannot_be_composed_is_refused():

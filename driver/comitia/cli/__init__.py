@@ -1,5 +1,6 @@
 """The command line: one file per command, each imported only when it is called."""
 
+import gc
 import importlib
 import math
 import os
@@ -19,6 +20,7 @@ COMMANDS = {
     "check": "what an input will do, before a queue finds out",
     "serve": "the force client for i-PI, ASE or any server of the protocol",
     "label": "energies and forces of structures from any engine",
+    "lammps": "the LAMMPS plugin, and LAMMPS driven by a committee",
     "sample": "i-PI and its force clients under one command",
     "reweight": "averages under every committee member, with their errors",
     "perturb": "free energies and averages carried to a reference method",
@@ -91,6 +93,7 @@ def main():
     finally:
         stop.disarm()
         stop.close()
+    gc.freeze()  # modules go with the process: to look through them for garbage takes as long as to load click
     sys.exit(code)
 
 

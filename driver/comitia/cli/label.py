@@ -45,8 +45,11 @@ def command(stop, structures, engine, output, json_path, quiet, **options):
     """Compute energies and forces of every structure; write them to OUT.xyz, whole or not at all.
 
     unix: and tcp: wait for workers of the i-PI protocol (pw.x --ipi, CP2K, ASE, i-pi-py_driver, comitia serve), any
-    number of them, that hold the atoms of the structures in their order. lammps: starts LAMMPS with an input that
-    makes atoms and potential. A command that was ended goes on where it was; structures that failed are tried again.
+    number of them, that hold the atoms of the structures in their order. A command that was ended goes on where it was;
+    structures that failed are tried again.
+
+    lammps: starts LAMMPS with an input that has the potential and says `labelmap atom 1 Si 2 O`, for structures of any
+    composition; or that makes atoms, those of all structures in their order.
 
     Cells reach workers with the first vector along x and the second in the xy plane, as i-PI sends them: a program that
     reads a cell of its own, as pw.x does, must be started with one so oriented (ase: atoms.cell.standard_form()), or
@@ -54,6 +57,7 @@ def command(stop, structures, engine, output, json_path, quiet, **options):
 
     \b
     comitia label pool.xyz --with unix:espresso -o labelled.xyz
+    comitia label pool.xyz --with lammps:in.lammps -o labelled.xyz
     comitia label pool.xyz --with ase:my_calculator:make --workers 4 -o labelled.xyz
     comitia label pool.xyz --with pyscf:xc=pbe0,basis=def2-svp -o labelled.xyz
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from comitia.cli import Finite, pass_stop, precision_option
+from comitia.cli.guarding import guard_options, make_guard
 from comitia.errors import UsageError
 from comitia.signals import PATIENCE
 
@@ -30,19 +31,6 @@ def _extras(context, parameter, value):
     return [name for name in names if name in ON_REQUEST]
 
 
-def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, collect):
-    """What compares uncertainties with thresholds, or None."""
-    from comitia.engines.guards import UncertaintyGuard
-
-    thresholds = energy_threshold, force_threshold
-    if (on_uncertainty is None) != (thresholds == (None, None)):
-        raise UsageError("--on-uncertainty and a threshold (--energy-threshold, --force-threshold) belong together")
-    if on_uncertainty is None:
-        return None
-    uncertainty = getattr(potential, "force_uncertainty", None)
-    return UncertaintyGuard(on_uncertainty, atoms, *thresholds, path=collect, force_uncertainty=uncertainty)
-
-
 @click.command(name="serve", short_help="the force client for i-PI, ASE or any server of the protocol")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--template", required=True, type=click.Path(path_type=Path), help="Structure that gives the species.")
@@ -62,12 +50,8 @@ def _guard(potential, atoms, on_uncertainty, energy_threshold, force_threshold, 
 @precision_option
 @click.option("--sockets-prefix", default="/tmp/ipi_", show_default=True, help="As i-PI's -S.")
 @click.option("--idle", "--timeout", "idle", type=Finite(1.0), help="Seconds of silence until the server is lost.")
-@click.option("--on-uncertainty", type=click.Choice(["warn", "collect", "stop"]), help="What to do above a threshold.")
-@click.option("--energy-threshold", metavar="EV/ATOM", type=Finite(0), help="For the uncertainty of the energy.")
-@click.option("--force-threshold", metavar="EV/Å", type=Finite(0), help="For that of the force on any atom (costly).")
-@click.option("--collect", default="extrapolation.xyz", show_default=True, help="Where collected frames are appended.")
 @click.option("--corrections", is_flag=True, help="MODEL is of corrections, and the server adds the baseline.")
-@click.option("--failed", default="failed.xyz", show_default=True, help="Where a structure goes that is not finite.")
+@guard_options
 @pass_stop
 def command(
     stop, model, template, names, shared, host, ports, wait, ready_file, offset, extras, threads, precision,
@@ -117,7 +101,7 @@ def command(
     atoms = read_initial_structure(template, potential.species)
     service = ForceService(
         potential, atoms, n_threads=threads, subtract_reference=offset == "e0", extras=extras,
-        guard=_guard(potential, atoms, **guards), keep_failed=partial(save_failed, failed, atoms),
+        guard=make_guard(potential, atoms, **guards), keep_failed=partial(save_failed, failed, atoms),
     )  # fmt: skip
     line = (
         f"ready: model {model} (sha256 {file_hash(model)[:12]}, "

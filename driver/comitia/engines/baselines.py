@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from comitia.engines.sources import CalculatorSource, calculated, open_source
+from comitia.engines.sources import LAMMPS, CalculatorSource, WorkerSource, calculated, open_source
 from comitia.errors import ModelError, StructureError
 from comitia.files import file_hash
 from comitia.potential.source import Source, refuse_corrections, source_name
@@ -16,6 +16,9 @@ def describe(source, beside, folder):
         return {"model": os.path.relpath(path, folder), "sha256": file_hash(path)}
     if source.calculator is not None:
         return {"calculator": source.calculator, "arguments": source.arguments}
+    if source.workers.startswith(LAMMPS):
+        path = Path(beside) / source.workers.removeprefix(LAMMPS)
+        return {"workers": LAMMPS + os.path.relpath(path, folder), "sha256": file_hash(path)}
     return {"workers": source.workers}
 
 
@@ -48,7 +51,7 @@ class Baseline:
         if isinstance(self._opened, CalculatorSource):
             return calculated(self._opened.calculator, atoms.copy(), self._opened.name)
         numbers = atoms.numbers.tolist()
-        if self._numbers not in (None, numbers):
+        if isinstance(self._opened, WorkerSource) and self._numbers not in (None, numbers):
             raise StructureError("workers hold one set of atoms, and these are others; take a model or a calculator")
         self._numbers = numbers
         found = self._opened.evaluator(atoms.numbers, atoms.pbc).compute(atoms.positions[None], atoms.cell.array[None])
@@ -72,6 +75,8 @@ def open_baseline(source, *folders, n_threads=None):
     folders : where its model, or the module of its calculator, may be; the last counts where none has it
     """
     name = source.model or f"{(source.calculator or '').partition(':')[0]}.py"
+    if source.workers is not None:
+        name = source.workers.removeprefix(LAMMPS)
     folder = next((folder for folder in folders if (Path(folder) / name).is_file()), folders[-1])
     return Baseline(source, folder, n_threads)
 

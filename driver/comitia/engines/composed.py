@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 
 from comitia.engines.baselines import describe
-from comitia.engines.sources import WorkerSource, open_source
+from comitia.engines.sources import LAMMPS, WorkerSource, open_source
 from comitia.errors import ModelError, SettingsError
 from comitia.files import file_hash
 from comitia.potential import Prediction
-from comitia.potential.mixing import combine_members, uncertainty_coefficients
+from comitia.potential.mixing import UncertaintyLimit, combine_members, limit_uncertainty, uncertainty_coefficients
 from comitia.potential.source import Source, same_baseline, source_name
 from comitia.settings import load
 
@@ -30,6 +30,7 @@ class PotentialSettings(msgspec.Struct, forbid_unknown_fields=True):
     alpha : float, rescaling of the members about their mean
     baseline : Source that the committee corrects; its error in total energy is `baseline_uncertainty`, eV
     drive : "mean", or the index of the member whose forces are sent
+    uncertainty_limit : UncertaintyLimit, a bias above an uncertainty of the energy
     """
 
     members: list[Source] = []
@@ -39,6 +40,7 @@ class PotentialSettings(msgspec.Struct, forbid_unknown_fields=True):
     baseline: Source | None = None
     baseline_uncertainty: float | None = None
     drive: str | int = "mean"
+    uncertainty_limit: UncertaintyLimit | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class ComposedPredictions:
 
     Attributes
     ----------
-    energies, forces, virials : of what drives, baseline included
+    energies, forces, virials : of what drives, baseline and bias included
     member_energies : (n_structures, n_members), of the corrections less their reference energies with a baseline
     mixing : (n_structures,) weight of the corrections, and `baseline_energies`, eV, with the reference energies of the
         corrections; None without a baseline
+    uncertainty_biases : (n_structures,), eV, of the limit of the uncertainty; None without one
     """
 
     energies: np.ndarray
@@ -64,6 +67,7 @@ class ComposedPredictions:
     baseline_energies: np.ndarray | None = None
     uncertainty_gradients: np.ndarray | None = None
     uncertainty_virials: np.ndarray | None = None
+    uncertainty_biases: np.ndarray | None = None
 
 
 class ComposedPotential:
@@ -95,14 +99,19 @@ class ComposedPotential:
         return next((baseline for baseline in missing if baseline), None)
 
     @property
+    def limit(self):
+        """UncertaintyLimit whose bias is part of the energy, or None."""
+        return self.settings.uncertainty_limit
+
+    @property
     def drives_with_mean(self):
         """Whether the energy is the plain mean of the members, as i-PI's committees take it to be."""
         return self.drives_with_weighted_mean and self.weights is None
 
     @property
     def drives_with_weighted_mean(self):
-        """Whether the energy is a mean of the members: not that of one of them, and without a baseline."""
-        return self.settings.drive == "mean" and self.baseline is None
+        """Whether the energy is a mean of the members: not one of them, without a baseline and without a bias."""
+        return self.settings.drive == "mean" and self.baseline is None and self.limit is None
 
     @property
     def species(self):
@@ -192,14 +201,20 @@ class ComposedEvaluator:
         baseline = potential.baseline
         self._baseline = baseline.evaluator(numbers, pbc, n_threads) if baseline is not None else None
 
+    @property
+    def _in_one_pass(self):
+        """Whether energies of the members come first, and forces of what drives from one reverse pass."""
+        committee = self.potential.committee
+        if committee is None or committee.n_members < 2:
+            return False
+        return committee.core is None or self._baseline is None  # its weight needs the energies with their core
+
     def compute(self, positions, cells, members=False, uncertainty_gradient=False):
         """`ComposedPredictions` for positions (n_structures, n_atoms, 3) and cells (n_structures, 3, 3), rows, Å.
 
         Forces of members, and the gradient of the uncertainty of the committee's energy, only where asked for.
         """
-        committee = self.potential.committee
-        asked = members or uncertainty_gradient
-        if committee is not None and committee.core is None and committee.n_members > 1 and not asked:
+        if self._in_one_pass and not (members or uncertainty_gradient):
             found, forces, virials = self._members[0].combined(positions, cells, self._combine)
             predictions = {"forces": forces, "virials": virials}
         else:
@@ -226,6 +241,7 @@ class ComposedEvaluator:
             "energies": found.energies,
             "member_energies": found.members if several else None,
             "energy_uncertainties": found.uncertainties,
+            "uncertainty_biases": found.biases,
         }
         if self._baseline is not None:
             predictions = self._with_baseline(predictions, found, positions, cells)
@@ -234,7 +250,9 @@ class ComposedEvaluator:
     def _combine(self, energies):
         settings, weights = self.potential.settings, self.potential.weights
         corrections = energies - self._reference
-        return combine_members(corrections, weights, settings.alpha, settings.drive, settings.baseline_uncertainty)
+        found = combine_members(corrections, weights, settings.alpha, settings.drive, settings.baseline_uncertainty)
+        limit = self.potential.limit
+        return found if limit is None else limit_uncertainty(found, limit, weights, settings.alpha)
 
     def _rescaled(self, values):
         """Forces or virials of members (n_structures, n_members, ...) moved away from their mean by alpha."""
@@ -279,6 +297,12 @@ def _check(settings, n_members, has_baseline):
             raise SettingsError(
                 "drive names a member, and there is a baseline; the weighted baseline drives with the mean"
             )
+    limit = settings.uncertainty_limit
+    if limit is not None:
+        if not (0 <= limit.sigma < np.inf and 0 < limit.stiffness < np.inf):
+            raise SettingsError("uncertainty_limit: sigma (eV) must not be negative, and stiffness (1/eV) positive")
+        if n_members < 2:
+            raise SettingsError("uncertainty_limit needs a committee: one member has no uncertainty")
     if has_baseline != (settings.baseline_uncertainty is not None):
         raise SettingsError("baseline and baseline_uncertainty (eV, of the total energy) belong together; give both")
     if settings.baseline_uncertainty is not None:
@@ -361,11 +385,13 @@ def needs_workers(potential):
 
 
 def potential_hash(path):
-    """SHA-256 of a model file, or of a POTENTIAL.yaml with the model files that it names."""
+    """SHA-256 of a model file, or of a POTENTIAL.yaml with the models and the inputs of LAMMPS that it names."""
     path = Path(path)
     if path.suffix not in YAML:
         return file_hash(path)
     settings = load(path, PotentialSettings)
-    named = [settings.committee, *(source.model for source in (*settings.members, settings.baseline) if source)]
+    sources = [source for source in (*settings.members, settings.baseline) if source]
+    named = [settings.committee, *(source.model for source in sources)]
+    named += [one.workers.removeprefix(LAMMPS) for one in sources if one.workers and one.workers.startswith(LAMMPS)]
     hashes = [file_hash(path), *(file_hash(path.parent / name) for name in named if name)]
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()

@@ -3,10 +3,7 @@
 import contextlib
 import itertools
 import logging
-import os
-import secrets
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +11,8 @@ import numpy as np
 
 from comitia.engines.calculator_pool import CalculatorPool
 from comitia.engines.electronic_structure import electronic_structure
-from comitia.engines.lammps import find_program, remove_shared_memory
-from comitia.engines.processes import Child, stop_all
 from comitia.engines.sources import calculated, make_calculator
-from comitia.errors import ComitiaError, EngineError, SettingsError, StructureError
+from comitia.errors import ComitiaError, ModelError, SettingsError, StructureError
 from comitia.files import file_hash
 from comitia.potential.source import refuse_corrections
 from comitia.protocol.listeners import listen_tcp, listen_unix
@@ -32,16 +27,6 @@ log = logging.getLogger(__name__)
 KINDS = "model:F, pyscf:NAME=VALUE,..., ase:MODULE:FACTORY, unix:NAME, tcp:HOST:PORT, lammps:IN or file:F[:KEY]"
 _KINDS = ("model", "pyscf", "ase", "unix", "tcp", "lammps", "file")
 SAME_PLACE = 1e-6  # Å between a structure and the one whose stored energy it takes
-LAMMPS_PREFIX = "/tmp/ipi_"  # LAMMPS looks for unix sockets nowhere else
-RESTARTS = 3  # times that LAMMPS may end without an answer before we believe that it cannot
-
-_LAMMPS_INPUT = """include "{path}"
-variable comitia_n_atoms equal atoms
-if "${{comitia_n_atoms}} != {n_atoms}" then &
-  'print "comitia: {path} makes ${{comitia_n_atoms}} atoms, the structures have {n_atoms}"' "quit 3"
-fix comitia all ipi {name} 1 unix
-run 2000000000
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +84,8 @@ class ModelEngine:
         self.identity = {"model": potential_hash(path)}
         self._potential, self._n_threads = load_potential(path), options.n_threads
         refuse_corrections(self._potential, path)
+        if getattr(self._potential, "limit", None) is not None:
+            raise ModelError(f"{path}: has an uncertainty_limit, a bias that labels must not contain; leave it out")
 
     def labels(self, frames):
         """Labels of (number, ase.Atoms) pairs as they come: (number, Label or Failure)."""
@@ -200,7 +187,7 @@ class WorkerEngine:
         self.start(first[1])
         species = first[1].symbols.get_chemical_formula(mode="reduce")
         numbers, refused = [], []
-        deadlines = Deadlines(computing=self.options.timeout)
+        deadlines = Deadlines.of_structures(self.options.timeout)
         log.info("waiting for workers at %s", ", ".join(listener.address for listener in self.listeners))
 
         def requests():
@@ -237,63 +224,6 @@ def _other_atoms(atoms, species):
     return Failure(
         StructureError(f"holds {found}, the workers hold {species}; label files of one set of atoms, in one order")
     )
-
-
-class LammpsEngine(WorkerEngine):
-    """LAMMPS, started by us with an input that makes the atoms and the potential, but runs nothing."""
-
-    def __init__(self, path, options):
-        self.path = Path(path).resolve()
-        if not self.path.is_file():
-            raise SettingsError(f"lammps:{path}: there is no such file; give a LAMMPS input without `run`")
-        self._program, self._environment = find_program()
-        self._name = f"comitia-{os.getpid()}-{secrets.token_hex(4)}"
-        super().__init__([listen_unix(LAMMPS_PREFIX + self._name)], options, self._look_after)
-        self.identity = {"input": file_hash(self.path)}
-        self._folder = tempfile.TemporaryDirectory(prefix="comitia-lammps-")
-        self._children, self._n_dead = [], 0
-
-    def start(self, atoms):
-        """Write the input and start LAMMPS."""
-        (Path(self._folder.name) / "in.lammps").write_text(
-            _LAMMPS_INPUT.format(path=self.path, n_atoms=len(atoms), name=self._name)
-        )
-        for _ in range(self.options.n_workers):
-            self._start_one()
-
-    def _start_one(self):
-        folder = Path(self._folder.name)
-        command = [self._program, "-in", folder / "in.lammps", "-log", "none", "-nocite"]
-        log_path = folder / f"log.{len(self._children) + self._n_dead}"
-        self._children.append(Child("LAMMPS", command, log_path, self.path.parent, self._environment, mortal=False))
-
-    def _look_after(self):
-        for child in list(self._children):
-            if child.exit_code is None:
-                continue
-            self._children.remove(child)
-            remove_shared_memory(child.pid)
-            self._n_dead += 1
-            if self._n_dead > RESTARTS * self.options.n_workers:
-                raise EngineError(f"lammps:{self.path}: LAMMPS ended again and again: {_reason(child)}")
-            if child.exit_code == 3 and "comitia:" in child.last_line():
-                raise StructureError(f"lammps:{self.path}: {child.last_line().removeprefix('comitia: ')}")
-            log.warning("LAMMPS has ended (%s); another is started", _reason(child))
-            self._start_one()
-
-    def close(self):
-        """Stop listening, and end LAMMPS."""
-        super().close()
-        stop_all(self._children, 2.0)
-        for child in self._children:
-            remove_shared_memory(child.pid)
-        self._folder.cleanup()
-
-
-def _reason(child):
-    """Why LAMMPS ended, in its own words."""
-    errors = [line.strip() for line in child.said().splitlines() if line.startswith("ERROR")]
-    return errors[-1] if errors else child.last_line()
 
 
 @contextlib.contextmanager
@@ -337,6 +267,8 @@ def open_engine(specification, options=None):
 
 def _listening(kind, rest, options):
     if kind == "lammps":
+        from comitia.engines.lammps_engine import LammpsEngine
+
         return LammpsEngine(rest, options)
     return WorkerEngine([listen(f"{kind}:{rest}", options)], options)
 

@@ -63,7 +63,7 @@ class FrameCollection:
 
     def _distance(self, positions, cell, other, other_cell):
         """Root mean square distance per atom, each by its nearest image; infinite for cells that differ."""
-        if np.abs(cell - other_cell).max() > self.closest:
+        if len(positions) != len(other) or np.abs(cell - other_cell).max() > self.closest:
             return np.inf
         moved = positions - other
         if self.atoms.pbc.any():
@@ -122,6 +122,10 @@ class UncertaintyGuard:
                 if largest is not None:
                     info |= {"largest_force_uncertainty": largest, "atom": atom}
                 self._act(position, cell, reasons, info)
+
+    def follow(self, atoms):
+        """Go on with other species, as after a swap, or another number of atoms."""
+        self._collection.atoms = atoms
 
     def _largest(self, predictions, s):
         if self.forces is None:

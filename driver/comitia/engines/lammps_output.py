@@ -46,7 +46,7 @@ class LammpsLog:
     factors : list of float, from the unit of the log to ours
     step_column : int
     properties : list of str, i-PI's names of those that contain the potential, else empty
-    timestep : float, fs, or None where it is not known
+    timestep : float, fs, with which the run began, or None where it is not known
 
     Raises
     ------
@@ -76,7 +76,7 @@ class LammpsLog:
         found = [known.get(kind, ("", 1.0)) for kind in kinds]
         self.units, self.factors = [unit for unit, _ in found], [factor for _, factor in found]
         self.properties = ["potential" if name == "PotEng" else _WITH_POTENTIAL.get(kind, "") for name, kind in named]
-        self.timestep = timestep * known["time"][1] if timestep and known else None
+        self.timestep = (timestep * known["time"][1] if timestep else 1.0) if known else None
 
     def _lines(self):
         try:

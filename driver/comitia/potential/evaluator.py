@@ -24,6 +24,7 @@ class Predictions:
     member_virials: np.ndarray | None = None  # (n_structures, n_members, 3, 3)
     uncertainty_gradients: np.ndarray | None = None  # (n_structures, n_atoms, 3) dσ/dr, eV/Å, only when asked for
     uncertainty_virials: np.ndarray | None = None  # (n_structures, 3, 3) -dσ/d(strain), eV
+    atomic_virials: np.ndarray | None = None  # (n_structures, n_atoms, 3, 3) of the forces on each, only when asked for
 
 
 def committee_energies(mean, deviations, sums, apart=None):
@@ -59,14 +60,24 @@ def evaluate_committee(potential, batch, members, n_threads):
     return potential.kernel.evaluate(batch, potential.mean_weights, sums=several, n_threads=n_threads)
 
 
-def evaluate_asked(potential, batch, members, uncertainty_gradient, n_threads):
+def evaluate_asked(potential, batch, members, uncertainty_gradient, n_threads, atomic_virials=False):
     """What a committee says of a batch: as `evaluate_committee`, or with the gradient of the uncertainty.
+
+    `atomic_virials` (n_atoms, 3, 3), eV, as `Kernel.evaluate` makes them, are of the mean of the members.
 
     Raises
     ------
     ModelError
         where the gradient of an uncertainty is asked of a potential of one member.
     """
+    if atomic_virials:
+        mean = potential.kernel.evaluate(
+            batch, potential.mean_weights, sums=potential.n_members > 1, atomic_virials=True, n_threads=n_threads
+        )
+        if not members and not uncertainty_gradient:
+            return mean
+        found = evaluate_asked(potential, batch, members, uncertainty_gradient, n_threads)
+        return found | {"atomic_virials": mean["atomic_virials"]}
     if not uncertainty_gradient:
         return evaluate_committee(potential, batch, members, n_threads)
     if potential.n_members < 2:
@@ -166,13 +177,14 @@ class Evaluator:
         batch.update(flat, np.ascontiguousarray(cells, float), self.n_threads)
         return batch
 
-    def compute(self, positions, cells, members=False, uncertainty_gradient=False):
+    def compute(self, positions, cells, members=False, uncertainty_gradient=False, atomic_virials=False):
         """Predictions for positions (n_structures, n_atoms, 3) and cells (n_structures, 3, 3), rows, Å.
 
         Parameters
         ----------
         members : bool, whether every member's forces and virial are computed too
         uncertainty_gradient : bool, whether the gradient of the energy's uncertainty σ is computed too
+        atomic_virials : bool, whether the virial is computed as a sum over the atoms too
 
         Raises
         ------
@@ -185,8 +197,8 @@ class Evaluator:
         """
         potential = self.potential
         n, shape = len(positions), (len(positions), self.n_atoms)
-        if self._trials is None or members or uncertainty_gradient:
-            found = self._evaluate(positions, cells, members, uncertainty_gradient)
+        if self._trials is None or members or uncertainty_gradient or atomic_virials:
+            found = self._evaluate(positions, cells, members, uncertainty_gradient, atomic_virials)
         else:
             found = self._trials.evaluate(positions, cells, self._evaluate)
         atomic, forces = found["atomic_energies"].reshape(shape), found["forces"].reshape(*shape, 3)
@@ -200,15 +212,16 @@ class Evaluator:
             member_forces = found["member_forces"].reshape(-1, *shape, 3).swapaxes(0, 1)
             member_virials = found["member_virials"].swapaxes(0, 1)
         gradients = found["uncertainty_gradients"].reshape(*shape, 3) if uncertainty_gradient else None
+        of_atoms = found["atomic_virials"].reshape(*shape, 3, 3) if atomic_virials else None
         return Predictions(
             energies, forces, found["virials"], atomic, member_energies, sigma, member_forces, member_virials,
-            gradients, found.get("uncertainty_virials"),
+            gradients, found.get("uncertainty_virials"), of_atoms,
         )  # fmt: skip
 
-    def _evaluate(self, positions, cells, members=False, uncertainty_gradient=False):
+    def _evaluate(self, positions, cells, members=False, uncertainty_gradient=False, atomic_virials=False):
         """A full evaluation, all of whose numbers are finite."""
         batch = self.batch(positions, cells)
-        found = evaluate_asked(self.potential, batch, members, uncertainty_gradient, self.n_threads)
+        found = evaluate_asked(self.potential, batch, members, uncertainty_gradient, self.n_threads, atomic_virials)
         refuse_non_finite(found, [self.n_atoms] * len(positions))
         return found
 
@@ -219,7 +232,8 @@ class Evaluator:
         ----------
         positions, cells : as `compute`
         choose : function of the energies of the calibrated members (n_structures, n_members), eV, to a
-            `comitia.potential.mixing.Combination`
+            `comitia.potential.mixing.Combination`; where the potential has a repulsive core, which is the same for
+            all members, the function does not see it, and the coefficients must add up to one
 
         Returns
         -------
@@ -228,25 +242,29 @@ class Evaluator:
         Raises
         ------
         ModelError
-            for a potential with a repulsive core or one member.
+            for a potential of one member.
         NumericalError
             for an input or a result that is not finite, naming the atom.
         """
         potential = self.potential
-        if potential.core is not None or potential.n_members < 2:
-            raise ModelError("only a committee without a repulsive core can be combined by its energies")
+        if potential.n_members < 2:
+            raise ModelError("only a committee can be combined by the energies of its members")
         batch, n = self.batch(positions, cells), len(positions)
         sums = keep(potential.kernel, batch, self.n_threads)
         flat = sums.reshape(n, -1)
         mean = members_of(flat, potential.mean_weights.reshape(1, -1), np.full(n, self._e0))[:, 0]
-        combination = choose(members_of(flat, potential.deviations, mean))
+        members, has_core = members_of(flat, potential.deviations, mean), potential.core is not None
+        combination = choose(members)
         weights = combined_weights(combination.coefficients, potential.mean_weights, potential.deviations)
-        found = combine(potential.kernel, batch, weights, np.zeros(1))
+        found = combine(potential.kernel, batch, weights, np.array([float(has_core)]))
         forces, virials = found["forces"][0], found["virials"][0]
         energies = found["atomic_energies"][0]
         refuse_non_finite(
             {"atomic_energies": energies, "forces": forces, "finite": found["finite"]}, [self.n_atoms] * n
         )
+        if has_core:
+            seen = np.einsum("sk,sk->s", combination.coefficients, members)
+            combination = combination.raised(batch.summed(energies) + self._e0 - seen)
         return combination, forces.reshape(n, self.n_atoms, 3), virials
 
     def member_directional(self, positions, cells, directions):

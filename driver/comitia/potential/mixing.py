@@ -4,8 +4,9 @@ Whatever drives, its force is :math:`\sum_k c_k f_k`; the coefficients follow fr
 stand for a committee where a server makes the weighted baseline from the forces of all members.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from comitia._core import mixed
@@ -25,6 +26,7 @@ class Combination:
     coefficients : (n_structures, n_members) array, of the forces and virials of the members before rescaling
     uncertainties : (n_structures,) array, eV; None for a single member
     mixing : (n_structures,) array, weight of a committee of corrections to a baseline; None without one
+    biases : (n_structures,) array, eV, of a limit of the uncertainty, part of `energies`; None without one
     """
 
     energies: np.ndarray
@@ -32,6 +34,24 @@ class Combination:
     coefficients: np.ndarray
     uncertainties: np.ndarray | None
     mixing: np.ndarray | None = None
+    biases: np.ndarray | None = None
+
+    def raised(self, energies):
+        """The same with energies (n_structures,), eV, added to that of every member."""
+        return replace(self, energies=self.energies + energies, members=self.members + energies[:, None])
+
+
+class UncertaintyLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A wall that keeps sampling where the members agree.
+
+    Attributes
+    ----------
+    sigma : float σ₀, eV, uncertainty of the energy of the whole structure from which on there is a bias
+    stiffness : float κ, 1/eV
+    """
+
+    sigma: float
+    stiffness: float
 
 
 def combine_members(raw, weights=None, alpha=1.0, drive="mean", baseline_uncertainty=None):
@@ -98,6 +118,37 @@ def uncertainty_coefficients(members, uncertainties, weights=None, alpha=1.0):
     deviations = members - (members @ p)[:, None]
     divided = deviations / np.where(uncertainties > 0, uncertainties, np.inf)[:, None]
     return alpha * n_members / (n_members - 1) * p * divided
+
+
+def limit_uncertainty(combination, limit, weights=None, alpha=1.0):
+    r"""What drives, with a bias that grows where the members differ more than a limit allows.
+
+    .. math:: B = \frac{\kappa}{2} (\sigma - \sigma_0)^2, \quad \nabla B = \kappa (\sigma - \sigma_0) \nabla \sigma
+        \quad \text{where } \sigma > \sigma_0; \quad B = 0 \text{ elsewhere}
+
+    The coefficients of ∇σ, :math:`(V_k - \bar V) / (\sigma (M - 1))` for equal weights, are added to those of what
+    drives, so that its reverse pass makes both forces. As :math:`0 \le 1 - \sigma_0 / \sigma \le 1`, there is nothing
+    to be regularised as σ vanishes, for σ₀ = 0 neither.
+
+    Parameters
+    ----------
+    combination : Combination, of a committee
+    limit : UncertaintyLimit
+    weights, alpha : as in `combine_members`
+
+    Returns
+    -------
+    Combination, whose energies contain the bias
+    """
+    excess = np.maximum(combination.uncertainties - limit.sigma, 0.0)
+    along = uncertainty_coefficients(combination.members, combination.uncertainties, weights, alpha)
+    biases = 0.5 * limit.stiffness * excess**2
+    return replace(
+        combination,
+        energies=combination.energies + biases,
+        coefficients=combination.coefficients + limit.stiffness * excess[:, None] * along,
+        biases=biases,
+    )
 
 
 @dataclass(frozen=True)

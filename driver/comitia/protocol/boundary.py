@@ -125,7 +125,8 @@ class WireResults:
         predictions : with energies (B,) eV, forces (B, n_atoms, 3) eV/Å, virials (B, 3, 3) eV,
             member_energies (B, M) eV and energy_uncertainties (B,) eV, or None for both; where `extras` asks,
             member_forces (B, M, n_atoms, 3) eV/Å, member_virials (B, M, 3, 3) eV; with a baseline besides
-            mixing (B,) and baseline_energies (B,) eV; with pseudo-members all_member_energies (B, M) eV
+            mixing (B,) and baseline_energies (B,) eV; with a limit uncertainty_biases (B,) eV; with pseudo-members
+            all_member_energies (B, M) eV
         """
         energies, units, extras = self._said(predictions)
         numbers = units.converted(energies, predictions.forces, predictions.virials)
@@ -156,6 +157,8 @@ class WireResults:
         if getattr(predictions, "mixing", None) is not None:
             _add(texts, "wb_mixing", predictions.mixing)
             _add(texts, "baseline_pot", np.asarray(predictions.baseline_energies) / HARTREE)
+        if getattr(predictions, "uncertainty_biases", None) is not None:
+            _add(texts, "uncertainty_bias", np.asarray(predictions.uncertainty_biases) / HARTREE)
         if getattr(predictions, "all_member_energies", None) is not None:
             _add(texts, "member_energies", (np.asarray(predictions.all_member_energies) - self.offset) / HARTREE)
         if self.mean:

@@ -36,8 +36,8 @@ class ForceService:
         self._pseudo = "pseudo_members" in extras
         if self._pseudo and not getattr(potential, "drives_with_weighted_mean", True):
             raise ModelError(
-                "pseudo-members stand for a committee that drives with its mean; leave out `drive` and `baseline`: "
-                "the baseline is i-PI's"
+                "pseudo-members stand for a committee that drives with its mean; leave out `drive` and `baseline`, and "
+                "`uncertainty_limit`: the baseline is i-PI's"
             )
         self.pbc = atoms.pbc
         self.n_atoms = len(atoms)

@@ -27,6 +27,11 @@ class Deadlines:
     sending: float = 60.0
     leaving: float = 3.0
 
+    @classmethod
+    def of_structures(cls, seconds):
+        """Deadlines of workers that may take so many seconds for a structure, and no longer to say that it was all."""
+        return cls(computing=seconds, answered=min(seconds, cls.answered))
+
 
 class Worker:
     """One connection and what is known of it."""
