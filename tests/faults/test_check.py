@@ -52,6 +52,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "lj_pairs.py").write_text(FACTORY)
     (tmp_path / "members.yaml").write_text(MEMBERS)
     (tmp_path / "member.yaml").write_text(MEMBERS + "drive: 1\n")
+    (tmp_path / "limited.yaml").write_text(MEMBERS + "uncertainty_limit: {sigma: 0.1, stiffness: 5}\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -62,7 +63,7 @@ def findings(check):
 
 @pytest.mark.parametrize("path", sorted(INPUTS.glob("*.xml")), ids=lambda path: path.stem)
 def test_a_good_input_passes(path, folder):
-    if path.stem == "plumed" and find_kernel() is None:
+    if "<ffplumed" in path.read_text() and find_kernel() is None:
         pytest.skip("PLUMED is not installed")
     check = check_input(path.name, "model.safetensors", template="init.xyz", n_threads=1)
     assert findings(check) == []
@@ -115,9 +116,36 @@ def test_a_fault_is_found(name, folder):
     text, count = re.subn(pattern, replacement, path.read_text())
     assert count >= 1
     path.write_text(text)
-    found = [line for line in findings(check_input(path, "model.safetensors", n_threads=1)) if "PLUMED, " not in line]
+    found = findings(check_input(path, "model.safetensors", n_threads=1))
+    found = [line for line in found if "PLUMED is not installed" not in line]
     assert re.match(sentence, found[0]), found
     assert name == "asked extra" or len(found) == 1, found
+
+
+@pytest.mark.skipif(find_kernel() is None, reason="PLUMED is not installed")
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("FLUSH STRIDE=1\n", "", "warning: .*metad.dat: has no FLUSH"),
+        ("FLUSH", "s: EXTRACV NAME=sigma\nFLUSH", "refusal: .*metad.dat: EXTRACV: .*uncertainty_limit"),
+        ("STRIDE=1 FILE=COLVAR", "STRIDE=4 FILE=COLVAR", "warning: .*metad.dat: PRINT STRIDE=4: .*write STRIDE=1"),
+    ],
+)
+def test_what_i_pi_makes_of_an_input_of_plumed_is_found(folder, old, new, sentence):
+    path = folder / "metad.dat"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    (found,) = findings(check_input("metad.xml", "model.safetensors", n_threads=1))
+    assert re.match(sentence, found)
+
+
+@pytest.mark.skipif(find_kernel() is None, reason="PLUMED is not installed")
+def test_a_restraint_that_writes_nothing_needs_no_end_of_a_step(folder):
+    for name, pattern in (("plumed.xml", "<smotion.*</smotion>"), ("plumed.dat", "PRINT [^\n]*\n")):
+        text, count = re.subn(pattern, "", (folder / name).read_text(), flags=re.DOTALL)
+        assert count == 1
+        (folder / name).write_text(text)
+    assert findings(check_input("plumed.xml", "model.safetensors", n_threads=1)) == []
 
 
 def test_another_order_of_the_atoms_is_found(folder):
@@ -174,6 +202,18 @@ def test_what_does_not_drive_with_the_mean_is_found_under_a_committee_of_i_pi(fo
     assert findings(check_input(path, "members.yaml", n_threads=1)) == []
     (found,) = findings(check_input(path, "member.yaml", n_threads=1))
     assert re.match("refusal: .*drives with their plain mean, not with what member.yaml says", found)
+    found, bias = findings(check_input(path, "limited.yaml", n_threads=1))
+    assert re.match("refusal: .*drives with their plain mean, not with what limited.yaml says.* a limit of", found)
+    assert re.match("warning: .*does not print uncertainty_bias", bias)
+
+
+def test_the_bias_of_a_limit_can_be_printed(folder):
+    path = folder / "nvt.xml"
+    line = "<trajectory filename='uncertainty_bias' stride='4' extra_type='uncertainty_bias'> extras </trajectory>"
+    path.write_text(path.read_text().replace("<checkpoint", f"{line}\n    <checkpoint"))
+    assert findings(check_input(path, "limited.yaml", n_threads=1)) == []
+    (found,) = findings(check_input(path, "members.yaml", n_threads=1))
+    assert re.match("refusal: .*prints the extra 'uncertainty_bias', at which i-PI ends", found)
 
 
 def test_constant_pressure_without_stress_is_found(folder):
@@ -268,6 +308,7 @@ def study(folder, data):
     (folder / "study.yaml").write_text(
         "fit: fit.yaml\nsample: {cold: {input: nvt.xml}}\n"
         "observables: {energy: {from: cold, property: potential, unit: eV}}\n"
+        "perturb: {references: {a: {with: 'ase:lj_pairs:make'}}, frames: {cold: 9}, differences: {}}\n"
     )
     return folder
 
@@ -296,6 +337,8 @@ def test_a_good_fit_and_a_good_study_pass(study):
         ("nvt.xml", "extra_type='committee_pot'", "", "warning: .*without extra_type"),
         ("study.yaml", "property: potential", "property: pressure", "refusal: .*pressure"),
         ("study.yaml", "input: nvt.xml", "input: gone.xml", "refusal: .*gone.xml"),
+        ("study.yaml", "pairs:make", "pairs:none", "refusal: calculator 'lj_pairs:none': cannot be made"),
+        ("study.yaml", "differences: {}", "stored: {frames: f.xyz, model: m}", "refusal: perturb.stored: f.xyz is not"),
     ],
 )
 def test_a_fault_in_a_fit_or_a_study_is_found(file, before, after, sentence, study):

@@ -1,16 +1,14 @@
-"""Replica exchange, exchanges of atoms and a PLUMED restraint, from the templates, with real i-PI and our client."""
+"""Replica exchange and exchanges of atoms, from the templates, with real i-PI and our client."""
 
 import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 from models import crystal, small_model, write_ipi_xyz
 from numpy.testing import assert_allclose
 
 from comitia.engines.ipi import sample
 from comitia.engines.ipi_input import read_xml
-from comitia.engines.plumed import INSTALL, find_kernel
 from comitia.units import BOHR, HARTREE
 
 INPUTS = Path(__file__).resolve().parents[2] / "inputs"
@@ -26,7 +24,6 @@ def run(folder, template, atoms, n_steps, **changes):
         assert old in text
         text = text.replace(old, new)
     (folder / template).write_text(text)
-    (folder / "plumed.dat").write_text((INPUTS / "plumed.dat").read_text())
     report = sample(
         folder / template,
         folder / "model.safetensors",
@@ -91,18 +88,3 @@ def test_exchanges_of_atoms_are_evaluated_from_what_they_change(tmp_path):
     log = "".join(path.read_text() for path in tmp_path.glob("*.log"))
     (difference,) = re.findall(r"1000 trials from what they change; a full evaluation differs by (\S+)", log)
     assert float(difference) < 1e-12
-
-
-@pytest.mark.skipif(find_kernel() is None, reason=f"no PLUMED kernel; {INSTALL}")
-def test_a_plumed_restraint_acts_beside_our_forces(tmp_path):
-    atoms = crystal(seed=5)
-    run(tmp_path, "plumed.xml", atoms, 100)
-    out = np.loadtxt(tmp_path / "plumed.out")
-    (positions,) = last_positions(tmp_path)
-    assert_allclose(energy_of(tmp_path, atoms, positions), out[-1, 4], rtol=1e-9)
-    distance = np.linalg.norm(positions[1] - positions[0])
-    assert_allclose(out[-1, 5] * HARTREE, 0.25 * (distance - 3.5) ** 2, rtol=1e-5)  # i-PI's and PLUMED's constants
-    assert np.ptp(out[:, 2]) < 64 * 1e-6
-    colvar = np.loadtxt(tmp_path / "COLVAR")
-    assert len(colvar) >= 100
-    assert_allclose(colvar[-1, 1], distance, atol=2e-6)

@@ -36,10 +36,24 @@ def _check(path, model, template, n_threads):
     return check_study(path) if kind == "STUDY.yaml" else check_fit(path)
 
 
+def _check_programs():
+    """A `Check` of what is installed."""
+    from comitia.engines.check import Check
+    from comitia.engines.programs import programs
+    from comitia.findings import warning
+
+    check, found = Check(), programs()
+    check.facts["programs"] = {one.name: one.found for one in found}
+    check.findings += [warning(f"{one.name} ({one.purpose}): {one.missing}") for one in found if one.missing]
+    return check
+
+
 def _lines(facts):
     """What is known, one line for each part."""
     from ase.data import chemical_symbols
 
+    for name, place in facts.get("programs", {}).items():
+        yield f"{name:<11} {place or 'missing'}"
     fit = facts.get("fit")
     if fit:
         counts = ", ".join(f"{number} {name}" for name, number in fit["structures"].items() if number)
@@ -78,7 +92,7 @@ def _lines(facts):
 
 
 @click.command(name="check", short_help="what an input will do, before a queue finds out")
-@click.argument("path", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("path", metavar="[INPUT]", required=False, type=click.Path(path_type=Path))
 @click.option("-m", "--model", type=click.Path(path_type=Path), help="Model file or POTENTIAL.yaml, for INPUT.xml.")
 @click.option("--template", type=click.Path(path_type=Path), help="Structure that `comitia serve` is given.")
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the potential; default all cores.")
@@ -86,17 +100,19 @@ def _lines(facts):
 def command(path, model, template, threads, json_path):
     """Load everything that INPUT names, try three steps, say what will happen; exit code 3 where it would go wrong.
 
-    INPUT is an input of i-PI, a POTENTIAL.yaml, a model file, a FIT.yaml or a STUDY.yaml.
+    INPUT is an input of i-PI, a POTENTIAL.yaml, a model file, a FIT.yaml or a STUDY.yaml. Without one: which programs
+    are there, and how those that are missing are installed.
 
     \b
     comitia check nvt.xml --model model.safetensors
     comitia check potential.yaml --template init.xyz
+    comitia check
     """
     from comitia.files import check_destination, write_json
 
     if json_path is not None:
         check_destination(json_path)
-    check = _check(path, model, template, threads)
+    check = _check_programs() if path is None else _check(path, model, template, threads)
     for line in _lines(check.facts):
         click.echo(line)
     for finding in sorted(check.findings, key=lambda finding: finding.severity):  # refusals first
@@ -105,5 +121,5 @@ def command(path, model, template, threads, json_path):
     click.echo(f"refusals {refusals}, warnings {len(check.findings) - refusals}")
     if json_path is not None:
         found = [{"severity": finding.severity, "sentence": finding.sentence} for finding in check.findings]
-        write_json(json_path, {"input": str(path), **check.facts, "findings": found})
+        write_json(json_path, {"input": None if path is None else str(path), **check.facts, "findings": found})
     return ComitiaError.exit_code if refusals else 0

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from comitia.engines.ipi_input import STRUCTURE_MODES
 from comitia.engines.ipi_structure import ipi_comment, read_initial_structure
-from comitia.engines.plumed import INSTALL, find_kernel
+from comitia.engines.plumed import actions, grows, require_kernel
 from comitia.errors import ComitiaError
 from comitia.findings import refusal, warning
 
 ALWAYS_SENT = ("committee_pot", "committee_uncertainty")
 SENT_ON_REQUEST = ("committee_force", "committee_virial")
 OF_BASELINE = ("wb_mixing", "baseline_pot")
+OF_LIMIT = ("uncertainty_bias",)
 ISOTOPE_MASSES = {"D": 2.014, "T": 3.016}  # u
 CONSTANT_PRESSURE = ("npt", "nst", "scnpt")  # modes of <dynamics>
 
@@ -83,7 +84,8 @@ def _committees(run, potential, name):
         if parses and potential is not None and not getattr(potential, "drives_with_mean", True):
             yield refusal(
                 f"{where} reads the members with parse_json and drives with their plain mean, not with what {name} "
-                "says (a member, weights, or a weighted baseline); take the <ffsocket> out of the <ffcommittee>"
+                "says (a member, weights, a weighted baseline, or a limit of the uncertainty); take the <ffsocket> out "
+                "of the <ffcommittee>"
             )
         if (element.findtext("weights") or "").strip():
             yield warning(
@@ -129,6 +131,12 @@ def _extras(run, potential):
             f"{run.path}: <output> does not print baseline_pot, which `comitia reweight --baseline` needs; add "
             "<trajectory filename='baseline_pot' stride='1' extra_type='baseline_pot'> extras </trajectory>"
         )
+    if getattr(potential, "limit", None) is not None and not any("uncertainty_bias" in names for names, _ in printed):
+        yield warning(
+            f"{run.path}: <output> does not print uncertainty_bias, without which no average of this run can be "
+            "reweighted (`comitia reweight --bias`); add <trajectory filename='uncertainty_bias' stride='1' "
+            "extra_type='uncertainty_bias'> extras </trajectory>"
+        )
     committee = [element for names, element in printed if names == ["committee_pot"]]
     if potential is None or potential.n_members < 2 or (wrong and not committee):
         return
@@ -157,6 +165,7 @@ def _never_sent(run, potential, names, where):
     sent = ()
     if potential.n_members > 1:
         sent = ALWAYS_SENT + (OF_BASELINE if getattr(potential, "baseline", None) is not None else ())
+        sent += OF_LIMIT if getattr(potential, "limit", None) is not None else ()
     for name in names:
         if name in SENT_ON_REQUEST and sent:
             yield warning(f"{where} prints {name}, which is only there with `comitia serve --extras {name}`")
@@ -185,17 +194,48 @@ def _contraction(run):
 def _plumed(run):
     if not run.uses_plumed:
         return
-    if find_kernel() is None:
-        yield refusal(f"{run.path}: <ffplumed> needs PLUMED, which is not installed; {INSTALL}")
+    try:
+        require_kernel()
+    except ComitiaError as error:
+        yield refusal(f"{run.path}: <ffplumed>: {error}")
     for element in run.root.iterfind(".//ffplumed/plumed_dat"):
         name = (element.text or "").strip()
         if run.find_file(name) is None:
             yield refusal(f"{run.path}: <plumed_dat> {name} is not there; correct its path")
-    if not any(_mode(element) in ("metad", "multi") for element in run.root.iter("smotion")):
+    for path in run.plumed_inputs():
+        yield from _plumed_input(path)
+    finishes_steps = any(_mode(element) in ("metad", "multi") for element in run.root.iter("smotion"))
+    if not finishes_steps and any(map(_needs_end_of_step, run.plumed_inputs())):
         yield warning(
             f"{run.path}: <ffplumed> without <smotion mode='metad'>: PLUMED writes neither COLVAR nor HILLS, and "
             "metadynamics adds no hills; see inputs/plumed.xml"
         )
+
+
+def _needs_end_of_step(path):
+    """Whether an input of PLUMED writes something, or has a bias that changes."""
+    return grows(path) or any(name == "PRINT" or name.startswith("DUMP") for name, _ in actions(path))
+
+
+def _plumed_input(path):
+    """What an input of PLUMED says that i-PI makes something else of."""
+    found = list(actions(path))
+    if any("PACE" in keys for _, keys in found) and not any(name == "FLUSH" for name, _ in found):
+        yield warning(
+            f"{path}: has no FLUSH: PLUMED keeps hills in memory for 10000 steps, and a run that is killed cannot go "
+            "on without them; add FLUSH STRIDE=1"
+        )
+    for name, keys in found:
+        if name == "EXTRACV":
+            yield refusal(
+                f"{path}: EXTRACV: i-PI gives PLUMED positions only; for the uncertainty take uncertainty_limit of a "
+                "POTENTIAL.yaml"
+            )
+        if name == "PRINT" and keys.get("STRIDE", "1") != "1":
+            yield warning(
+                f"{path}: PRINT STRIDE={keys['STRIDE']}: i-PI 3.3 asks PLUMED one step early, so that it prints one "
+                "step after those that i-PI prints, and averages find no row of both; write STRIDE=1"
+            )
 
 
 def _same_atoms(run, atoms):

@@ -9,6 +9,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+from comitia.engines.ipi_units import conversion
+from comitia.engines.plumed import time_unit
 from comitia.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -18,8 +20,6 @@ DEFAULT_FLOAT_FORMAT, DEFAULT_LATENCY = "%16.8e", 1e-4
 STRUCTURE_MODES = ("xyz", "pdb", "ase", "chk")
 LONGEST_LATENCY = 2e-3  # s; i-PI sleeps as long once per force call
 FEWEST_DIGITS = 12  # after the point, for committee energies of totals
-_PLUMED_TIME = re.compile(r"\bUNITS\b[^\n#]*\bTIME=([^\s#]+)")
-_PLUMED_TIMES = {"ns": 1e3, "ps": 1.0, "fs": 1e-3, "atomic": 2.418884326509e-5}  # ps
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ def read_xml(path):
 def _text(element, tag, default):
     found = element.find(tag)
     return default if found is None or not (found.text or "").strip() else found.text.strip()
+
+
+def _list(text):
+    """Words of `[ a, b ]`."""
+    return [word.strip() for word in text.strip("[] \n").split(",") if word.strip()]
 
 
 def _number(kind, text, what):
@@ -149,12 +154,43 @@ class IpiInput:
         return max(1, len(self.root.findall("system")) + len(self.root.findall("system_template/instance")))
 
     @property
+    def exchanges_replicas(self):
+        """Whether systems exchange their ensembles."""
+        return any(element.get("mode", "").strip() == "remd" for element in self.root.iter("smotion"))
+
+    def replicas(self):
+        """Temperature (K) of each system by the prefix of its output, those of a template one by one."""
+        systems = list(self.root.findall("system"))
+        for template in self.root.iter("system_template"):
+            labels = _list(_text(template, "labels", ""))
+            text = ElementTree.tostring(template.find("template/system"), encoding="unicode")
+            for instance in template.findall("instance"):
+                own = text
+                for label, value in zip(labels, _list(instance.text or ""), strict=False):
+                    own = own.replace(label, value)
+                systems.append(ElementTree.fromstring(own))
+        found = {}
+        for system in systems:
+            prefix, temperature = system.get("prefix", "").strip(), system.find("ensemble/temperature")
+            where = f"{self.path}: <temperature> of <system prefix='{prefix}'>"
+            if temperature is None or not prefix or prefix in found:
+                raise SettingsError(f"{where} is not there, or not the only one; give each system a prefix of its own")
+            factor, _ = conversion("temperature", temperature.get("units", ""))
+            found[prefix] = factor * _number(float, (temperature.text or "").strip(), where)
+        return found
+
+    @property
     def uses_plumed(self):
         """Whether a bias comes from PLUMED."""
         return self.root.find(".//ffplumed") is not None
 
+    def plumed_inputs(self):
+        """Paths of the inputs of PLUMED that are there."""
+        named = (self.find_file(_text(element, "plumed_dat", "plumed.dat")) for element in self.root.iter("ffplumed"))
+        return [path for path in named if path is not None]
+
     def plumed_time(self):
-        """The time that PLUMED had written when this state was saved, and half a step; None without PLUMED.
+        """(time that PLUMED had reached when this state was saved, length of a step), in its unit; None without PLUMED.
 
         i-PI tells PLUMED that a step takes a picosecond; the input of PLUMED may choose another unit.
         """
@@ -162,10 +198,8 @@ class IpiInput:
         for element in self.root.iter("ffplumed"):
             steps = _number(int, _text(element, "plumed_step", 0), f"{self.path}: <plumed_step>")
             path = self.find_file(_text(element, "plumed_dat", "plumed.dat"))
-            unit = None if path is None else _PLUMED_TIME.search(path.read_text(errors="replace"))
-            name = "ps" if unit is None else unit.group(1)
-            picoseconds = _PLUMED_TIMES.get(name) or _number(float, name, f"{path}: TIME of UNITS")
-            times.append((steps + 0.5) / picoseconds)
+            unit = 1.0 if path is None else time_unit(path)
+            times.append((steps / unit, 1.0 / unit))
         return max(times, default=None)
 
     def _first_instance(self, text):

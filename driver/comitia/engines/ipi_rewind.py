@@ -10,12 +10,14 @@ import re
 from functools import partial
 from pathlib import Path
 
+from comitia.engines.plumed import refuse_lost_hills
 from comitia.engines.progress import step_column
 
 log = logging.getLogger(__name__)
 
 _STEP = re.compile(rb"Step:\s*(\d+)")
 _PLUMED_HEAD = b"#! FIELDS time "
+_HILL = b"height"  # a column of what METAD and OPES read again
 
 
 def _first_row_after(file, column, last):
@@ -62,13 +64,15 @@ def _series(run):
             yield f"{run.prefix}.{name}*.{kind}", kind
 
 
-def _plumed_series(folder):
-    """Paths of what PLUMED wrote in `folder` with its time in the first column: COLVAR, HILLS and their like."""
-    for path in sorted(Path(folder).iterdir()):
+def _plumed_series(folder, names=None):
+    """(path, header) of what PLUMED wrote in `folder` with its time in the first column: COLVAR, HILLS and the like."""
+    found = Path(folder).iterdir() if names is None else (Path(folder) / name for name in names)
+    for path in sorted(found):
         if path.is_file() and not path.name.startswith("bck."):
             with open(path, "rb") as file:
-                if file.read(len(_PLUMED_HEAD)) == _PLUMED_HEAD:
-                    yield path
+                header = file.readline(10_000)
+            if header.startswith(_PLUMED_HEAD):
+                yield path, header
 
 
 def _cut(path, find_offset):
@@ -106,11 +110,37 @@ def rewind_outputs(folder, run, state):
                 continue
             if _cut(path, found):
                 cut.append(path)
-    last = state.plumed_time()
-    if last is not None:
-        cut += [path for path in _plumed_series(folder) if _cut(path, partial(_first_row_after, column=0, last=last))]
+    reached = state.plumed_time()
+    if reached is not None:
+        cut += rewind_plumed(folder, *reached)
+        for path in state.plumed_inputs():
+            refuse_lost_hills(path, folder, *reached)
     if cut:
         log.warning(
             "cut back to step %d, where the last saved state is: %s", state.step, ", ".join(path.name for path in cut)
         )
+    return cut
+
+
+def rewind_plumed(folder, time, time_step, names=None, hills_again=False):
+    """Cut what PLUMED wrote later than a saved state from its files.
+
+    The step of that state comes once more, and PLUMED writes its variables again then.
+
+    Parameters
+    ----------
+    folder : Path
+    time, time_step : float, of the saved state, in PLUMED's unit of time
+    names : set of str, paths from `folder` of the files in question; None for all in it
+    hills_again : bool, whether the hill of that step is added again too
+
+    Returns
+    -------
+    list of the files that were cut.
+    """
+    cut = []
+    for path, header in _plumed_series(folder, names):
+        last = time + (0.5 if _HILL in header.split() and not hills_again else -0.5) * time_step
+        if _cut(path, partial(_first_row_after, column=0, last=last)):
+            cut.append(path)
     return cut
