@@ -88,6 +88,10 @@ def test_output_of_a_path_integral_run(comitia, tmp_path):
     assert content["n_beads"] == 8
     assert content["n_frames"] == 100
     assert content["value"] == pytest.approx(values[::2].mean() * HARTREE, rel=0.05)
+    call = ("reweight", "--potentials", "run.committee_pot_0", "--observable", "potentials", "--temperature", 300)
+    code, _, err = comitia(*call, "--temperature-to", 310)
+    assert code == 2
+    assert "other springs" in err
     code, *_ = comitia(
         "reweight", "--potentials", "run.committee_pot", "--observable", "potentials", "--temperature", 300
     )

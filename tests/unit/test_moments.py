@@ -92,6 +92,32 @@ def test_heat_capacity_of_an_oscillator_is_that_of_equipartition(method):
     assert wrong.committee_error > 5 * found.committee_error
 
 
+def test_a_quantity_that_is_not_defined_under_a_member_is_refused():
+    """The expansion makes <a> of the last member negative: its logarithm is no number, and no average either."""
+    x = np.random.default_rng(11).normal(size=2_000)
+    energies = KT * np.array([-1.0, 0.0, 8.0]) * (x**2)[:, None]
+
+    def logarithm(a):
+        with np.errstate(invalid="ignore"):
+            return np.log(a)
+
+    with pytest.raises(NumericalError, match="quantity 0 is not finite under member 2"):
+        combine(logarithm, [x**2], energies, TEMPERATURE)
+
+
+def test_a_quantity_that_is_not_defined_beyond_first_order_is_unreliable():
+    x = np.random.default_rng(12).normal(size=20_000)
+    energies = 0.1 * KT * np.array([-1.0, 0.0, 1.0]) * (x**2)[:, None]
+    first_order = combine(lambda a: a, [x**2], energies, TEMPERATURE).members
+
+    def near(a):
+        """Not defined elsewhere than near the averages of first order."""
+        return np.where(np.abs(a / first_order - 1) < 1e-2, a, np.nan)
+
+    found = combine(near, [x**2], energies, TEMPERATURE)
+    assert found.verdict == "unreliable"
+
+
 def test_error_of_a_fluctuation_covers_as_often_as_it_claims():
     z = []
     x = autoregressive(0.5, 4_000, 400, seed=6)

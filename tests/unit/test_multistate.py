@@ -97,9 +97,38 @@ def test_a_constant_is_exact_and_members_have_their_estimators():
     assert np.all(np.abs(potential.members - 0.5 * KT) < 4 * potential.statistical_error)
 
 
+@pytest.mark.parametrize(("distance", "verdict"), [(2.0, "reliable"), (12.0, "doubtful"), (14.5, "unreliable")])
+def test_windows_that_do_not_overlap_are_seen(distance, verdict):
+    """The weights of the middle window alone look good: what the others add to it is not known."""
+    rng = np.random.default_rng(7)
+    x = (rng.normal(size=(3, 4_000)) / np.sqrt(1.5) + distance * np.array([[-1.0], [0.0], [1.0]]) / 3).ravel()
+    centres = distance * np.array([-1.0, 0.0, 1.0])
+    bias = 0.25 * KT * (x[:, None] - centres) ** 2
+    energies = 0.5 * KT * (1 + CHANGES) * (x**2)[:, None]
+    ensemble = MultistateEnsemble(energies, np.repeat(np.arange(3), 4_000), np.full(3, TEMPERATURE), TEMPERATURE, bias)
+    found = ensemble.average(x**2)
+    assert found.verdict == verdict
+    assert ("overlap" in found.reason) == (verdict != "reliable")
+    assert ensemble.average(x**2, [("unreliable", "the frames are those of another run")]).verdict == "unreliable"
+
+
+def test_copies_of_frames_add_nothing():
+    x, energies, states, bias = umbrella(500, seed=8)
+    once = MultistateEnsemble(energies, states, np.full(3, TEMPERATURE), TEMPERATURE, bias).average(x**2)
+    twice = np.concatenate([np.tile(np.arange(500) + 500 * i, 2) for i in range(3)])
+    ensemble = MultistateEnsemble(energies[twice], states[twice], np.full(3, TEMPERATURE), TEMPERATURE, bias[twice])
+    found = ensemble.average(x[twice] ** 2)
+    assert found.verdict == "doubtful"
+    assert "50 % of the frames are copies" in found.reason
+    assert found.statistical_error == pytest.approx(once.statistical_error, rel=0.15)
+
+
 def test_what_does_not_fit_is_named():
     x, energies, states, bias = umbrella(50, seed=6)
     temperatures = np.full(3, TEMPERATURE)
+    apart = bias + 100.0 * ((states[:, None] == 0) != (np.arange(3) == 0))  # eV
+    with pytest.raises(SeriesError, match="states 0 and the others have no frames in common"):
+        MultistateEnsemble(energies, states, temperatures, TEMPERATURE, apart)
     with pytest.raises(SeriesError, match="0 to 1"):
         MultistateEnsemble(energies, states, temperatures[:2], TEMPERATURE)
     with pytest.raises(SeriesError, match="150 frames in each of 3 states"):

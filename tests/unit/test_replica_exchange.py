@@ -13,7 +13,11 @@ from comitia.engines.frames import gather
 from comitia.engines.ipi_files import bead_files
 from comitia.engines.ipi_output import read_committee, read_properties
 from comitia.engines.replica_exchange import find_exchange
-from comitia.errors import SeriesError, UsageError
+from comitia.errors import SeriesError, SettingsError, UsageError
+from comitia.study.settings import Observable
+from comitia.study.simulations import of_ensembles, read_runs, read_simulation
+from comitia.thermodynamics.sampled_states import gather_states
+from comitia.units import BOHR, HARTREE
 
 POTENTIAL = """
 import json
@@ -28,6 +32,8 @@ class Oscillators(Dummy_driver):
 """
 INPUT = """<simulation verbosity='low' floatformat='%24.16e'>
  <output prefix='run'>
+  <properties stride='3' filename='study'> [step, ensemble_temperature{kelvin}, potential{electronvolt}] </properties>
+  <trajectory filename='pos' stride='6' cell_units='angstrom'> positions{angstrom} </trajectory>
   <properties stride='2' filename='out'> [step, potential{electronvolt}, ensemble_temperature, ensemble_pressure,
    temperature{kelvin}] </properties>
   <trajectory filename='committee_pot' stride='3' extra_type='committee_pot'> extras </trajectory>
@@ -41,7 +47,8 @@ INPUT = """<simulation verbosity='low' floatformat='%24.16e'>
     <velocities mode='thermal' units='kelvin'> TEMP </velocities> </initialize>
    <forces> <force forcefield='potential'/> </forces>
    <ensemble> <temperature units='kelvin'> TEMP </temperature> </ensemble>
-   <motion mode='dynamics'> <dynamics mode='nvt'> <timestep units='femtosecond'> 0.5 </timestep>
+   <motion mode='dynamics'> <fixcom> False </fixcom>
+    <dynamics mode='nvt'> <timestep units='femtosecond'> 0.5 </timestep>
     <thermostat mode='pile_l'> <tau units='femtosecond'> 100 </tau> </thermostat> </dynamics> </motion>
   </system> </template> </system_template>
  <smotion mode='remd'> <remd> <stride> 3 </stride> </remd> </smotion>
@@ -52,13 +59,16 @@ INPUT = """<simulation verbosity='low' floatformat='%24.16e'>
 @pytest.fixture(scope="module")
 def exchange_run(tmp_path_factory):
     """Three replicas at 100, 200 and 300 K, of two beads and four members, that exchange often."""
+    return run_of_beads(tmp_path_factory.mktemp("remd"), 2)
+
+
+def run_of_beads(folder, n_beads):
     pytest.importorskip("ipi")
-    folder = tmp_path_factory.mktemp("remd")
     (folder / "potential.py").write_text(POTENTIAL)
     (folder / "init.xyz").write_text(
         "1\n# CELL(abcABC): 20 21 22 90 90 90 positions{angstrom} cell{angstrom}\nH 0 0 0\n"
     )
-    (folder / "input.xml").write_text(INPUT)
+    (folder / "input.xml").write_text(INPUT.replace("nbeads='2'", f"nbeads='{n_beads}'"))
     program = Path(sys.executable).with_name("i-pi")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([program, "input.xml"], cwd=folder, env=environment, check=True, capture_output=True, timeout=120)
@@ -89,11 +99,59 @@ def test_frames_of_a_temperature_come_from_all_replicas(exchange_run, temperatur
     assert_allclose(drive.driving, read.member_energies.mean(axis=1), rtol=1e-6)
 
 
+def test_a_study_averages_every_temperature(exchange_run):
+    """Each ensemble has all frames; its temperature is i-PI's own record, its energies those of its positions."""
+    simulation = read_simulation(exchange_run / "input.xml")
+    assert simulation.replicas == ("cold_", "mild_", "hot_")
+    assert_allclose(simulation.temperatures, [100, 200, 300])
+    runs = read_runs("oscillators", simulation, exchange_run, first_step=12)
+    assert list(runs) == ["oscillators_100K", "oscillators_200K", "oscillators_300K"]
+    for temperature, run in zip([100.0, 200.0, 300.0], runs.values(), strict=True):
+        assert_array_equal(run.steps, np.arange(12, 121, 6))
+        assert_allclose(run.properties["ensemble_temperature"][0], temperature, rtol=1e-6)
+        assert run.temperature == pytest.approx(temperature)
+        members = 0.025 * np.array([0.94, 0.98, 1.03, 1.05]) * (run.positions**2).sum(axis=(2, 3))[..., None] / BOHR**2
+        assert_allclose(run.member_energies, HARTREE * members.mean(axis=1), rtol=1e-3)  # xyz keeps five decimals
+        assert_allclose(run.properties["potential"][0], run.member_energies.mean(axis=1), rtol=1e-6)
+    observables = {"x": Observable("oscillators", property="potential")}
+    single, curves = of_ensembles(observables, {"oscillators": simulation})
+    assert curves["x"] == {"temperatures": list(simulation.temperatures), "names": ["x_100K", "x_200K", "x_300K"]}
+    assert [single[name].source for name in curves["x"]["names"]] == list(runs)
+    pair = {"x": Observable("oscillators", relative_to="oscillators")}
+    with pytest.raises(SettingsError, match="samples of one temperature"):
+        of_ensembles(pair, {"oscillators": simulation})
+
+
 def read_properties_of(path):
     """What of a property file is finite, by name."""
     text = path.read_text().replace("nan", "0.0")
     path.with_suffix(".finite").write_text(text)
     return {column.name: column.values for column in read_properties(path.with_suffix(".finite")).columns}
+
+
+@pytest.fixture(scope="module")
+def classical_run(tmp_path_factory):
+    return run_of_beads(tmp_path_factory.mktemp("classical"), 1)
+
+
+def test_frames_of_all_temperatures_together(classical_run, exchange_run):
+    """The frames of every replica stand in the order of its own time, and know the temperature of each."""
+    pytest.importorskip("pymbar")
+    potentials = str(classical_run / "mild_run.committee_pot_0")
+    sampled = gather_states(potentials, ["potentials"], 300.0, driving="mean")
+    assert_allclose(sampled.temperatures, [100, 200, 300], rtol=1e-6)
+    assert len(sampled.states) == 3 * 41
+    for replica, name in enumerate(("cold", "mild", "hot")):
+        committee = read_committee([classical_run / f"{name}_run.committee_pot_0"])
+        own = sampled.series == replica
+        assert committee.values.std() > 0
+        assert_allclose(sampled.piece.member_energies[own], committee.values.mean(axis=1), rtol=1e-12)
+        properties = read_properties_of(classical_run / f"{name}_run.out")
+        assert_allclose(sampled.temperatures[sampled.states[own]][::2], properties["ensemble_temperature"][::3])
+    average = sampled.ensemble(250.0).average(sampled.piece.estimators[:, 0], sampled.frames.findings)
+    assert average.method == "mbar"
+    with pytest.raises(SeriesError, match="differ in their springs"):
+        gather_states(str(exchange_run / "cold_run.committee_pot_0"), ["potentials"], 300.0, driving="mean")
 
 
 def test_swaps_and_what_was_asked(exchange_run, tmp_path):
@@ -118,7 +176,7 @@ def test_swaps_and_what_was_asked(exchange_run, tmp_path):
 
 
 def test_a_replica_that_is_missing_and_a_damaged_record(exchange_run, tmp_path):
-    for path in exchange_run.iterdir():
+    for path in filter(Path.is_file, exchange_run.iterdir()):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "hot_run.committee_pot_1").unlink()
     potentials = str(tmp_path / "cold_run.committee_pot_0")

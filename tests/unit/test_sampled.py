@@ -58,6 +58,24 @@ def test_a_log_of_lammps(tmp_path, units, energy, pressure):
         open_series(f"{tmp_path / 'log.lammps'}:Temp")
 
 
+@pytest.mark.parametrize(("unit", "scale"), [("", 1.0), ("UNITS TIME=fs\n", 1e3), ("UNITS TIME=0.5\n", 2.0)])
+@pytest.mark.parametrize(("timestep", "picoseconds"), [("timestep 0.0005", 5e-4), ("", 1e-3), ("timestep 1", 1.0)])
+def test_plumed_prints_the_time_of_lammps(tmp_path, unit, scale, timestep, picoseconds):
+    """Also where the times are whole numbers, which are not steps then."""
+    rng = np.random.default_rng(4)
+    energies = rng.normal(size=(12, 3)).round(6)
+    table = "".join(f"{5 * n} {a} {b} {c}\n" for n, (a, b, c) in enumerate(energies.tolist()))
+    (tmp_path / "log.lammps").write_text(
+        f"LAMMPS (1 Jan 2025)\nunits metal\n{timestep}\nStep E_a E_b E_c\n{table}Loop time\n"
+    )
+    rows = "".join(f" {scale * picoseconds * step:.6f} {step}\n" for step in range(2, 60))
+    (tmp_path / "COLVAR").write_text(f"#! FIELDS time d\n{rows}")
+    (tmp_path / "plumed.dat").write_text(f"{unit}d: DISTANCE ATOMS=1,2\nPRINT ARG=d FILE=COLVAR\n")
+    read = gather(f"{tmp_path / 'log.lammps'}:2-4", [f"{tmp_path / 'COLVAR'}:d"], 300.0, "eV").read()
+    assert_allclose(read.observables[:, 0], 5 * np.arange(1, 12))
+    assert_allclose(read.member_energies, energies[1:])
+
+
 def test_plumed_counts_the_steps_of_ipi(tmp_path):
     energies = committee(n_beads=1)
     write_beads(tmp_path, "run.committee_pot", np.arange(40), energies)
@@ -147,17 +165,14 @@ def test_columns_by_number_range_list_and_name():
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 20])
-def test_rows_are_taken_in_any_increasing_order_again_and_again(tmp_path, kept):
-    """From memory and from the file alike."""
+def test_rows_are_taken_in_any_increasing_order_again_and_again(tmp_path, monkeypatch, kept):
+    """From memory and from the file alike, in many pieces."""
+    monkeypatch.setattr("comitia.engines.text_rows.ROOM", 8 * 4 * 200)
     rng = np.random.default_rng(6)
     expected = rng.normal(size=(3_000, 4))
     np.savetxt(tmp_path / "table", expected, fmt="%.17g")
-
-    class Pieces(TextRows):
-        def pieces(self, size=10_000, finite=None):
-            return super().pieces(size, finite)
-
-    source = TextSource(Pieces(tmp_path / "table"), [2, 0], np.array([1.0, 3.0]), kept=kept)
+    assert len(list(TextRows(tmp_path / "table").pieces())) == 24
+    source = TextSource(TextRows(tmp_path / "table"), [2, 0], np.array([1.0, 3.0]), kept=kept)
     exact = ArraySource("memory", expected[:, [2, 0]] * [1.0, 3.0])
     assert source.n_rows == exact.n_rows == 3_000
     for _ in range(20):

@@ -39,6 +39,36 @@ def test_every_number_is_the_one_that_python_reads():
     assert_array_equal(values[:, 0].view(np.uint64), np.array([float(word) for word in words]).view(np.uint64))
 
 
+@pytest.mark.parametrize("form", ["%24.16e", "%16.8e", "%23.16e", "%26.16e", "%.16e", "%17.9e", "%24.16E"])
+def test_columns_of_one_width_are_read_exactly(form):
+    rng = np.random.default_rng(5)
+    expected = rng.normal(size=(200, 30)) * 10.0 ** rng.integers(-120, 120, size=(200, 30))
+    expected.ravel()[rng.integers(0, expected.size, size=100)] = 0
+    expected[7] = rng.integers(0, 2**53, size=30) + 0.5  # halfway between two numbers once they are large
+    words = [[form % x for x in row] for row in expected.tolist()]
+    words[11][5:] = [f"{x!r} " for x in expected[11, 5:].tolist()]  # elsewhere, from here on
+    values, _ = Rows("file", 30).read("".join(" ".join(row) + "\n" for row in words).encode())
+    read = np.array([[float(word) for word in row] for row in words])
+    assert_array_equal(values.view(np.uint64), read.view(np.uint64))
+
+
+def test_what_is_odd_in_columns_of_one_width_is_seen():
+    good = " ".join(f"{x:16.8e}" for x in np.random.default_rng(6).normal(size=6).tolist())
+    assert len(Rows("file", 6).read(f"{good}\n".encode())[0]) == 1
+    for place in range(3 * 17, 5 * 17):
+        for odd in "x,+e -.9":
+            text = f"{good[:place]}{odd}{good[place + 1 :]}"
+            try:
+                expected = [float(word) for word in text.split()]
+            except ValueError:
+                expected = []
+            if len(expected) == 6 and np.isfinite(expected).all():
+                assert Rows("file", 6).read(f"{text}\n".encode())[0].tolist() == [expected]
+            else:
+                with pytest.raises(SeriesError):
+                    Rows("file", 6).read(f"{text}\n".encode())
+
+
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
 def test_pieces_of_any_size_give_the_same_rows(tmp_path, size):
     rng = np.random.default_rng(2)
@@ -55,7 +85,8 @@ def test_a_last_line_without_an_end(tmp_path):
     file = TextRows(tmp_path / "rows")
     assert (file.header, file.n_columns) == (["# a", "#b"], 2)
     assert [values.tolist() for values, _ in file.pieces()] == [[[1, 2]]]
-    assert [values.tolist() for values, _ in TextRows(tmp_path / "rows", unended=True).pieces()] == [[[1, 2], [3, 4]]]
+    unended = TextRows(tmp_path / "rows", unended=True)
+    assert np.vstack([values for values, _ in unended.pieces()]).tolist() == [[1, 2], [3, 4]]
     (tmp_path / "rows").write_text("1 2")
     assert list(TextRows(tmp_path / "rows").pieces()) == []
 

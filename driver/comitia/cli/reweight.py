@@ -1,6 +1,10 @@
 """`comitia reweight`: averages under every committee member, with their errors."""
 
+import itertools
+import os
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -25,7 +29,8 @@ from comitia.errors import NumericalError, UsageError
     metavar="F[:COL]",
     help="i-PI properties or extras, a LAMMPS log, COLVAR, a table, extended XYZ, F.h5:NAME; and the column by name or "
     "number (from 1), a range 2-51, or several with commas. F:members takes one member estimator from each column; "
-    "`potentials` is the potential energy itself. May be given several times.",
+    "F:models takes one quantity from several models of it, a column each; `potentials` is the potential energy "
+    "itself. May be given several times.",
 )
 @click.option("--temperature", required=True, type=Finite(min=0, min_open=True), help="K.")
 @click.option("--temperature-to", type=Finite(min=0, min_open=True), help="K, of the averages, if not that of the run.")
@@ -35,7 +40,20 @@ from comitia.errors import NumericalError, UsageError
     type=click.Choice(["hartree", "eV"]),
     help="Unit of the energies in tables; hartree by default, and always in i-PI's extras.",
 )
-@click.option("--method", type=click.Choice(["cea", "direct"]), default="cea", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["cea", "direct", "mbar"]),
+    default="cea",
+    show_default=True,
+    help="mbar takes the frames of all ensembles of a replica exchange, or of all windows, together.",
+)
+@click.option(
+    "--windows",
+    multiple=True,
+    metavar="DIR",
+    help="Folder of an umbrella window, as often as there are windows: --potentials, --observable and --bias are files "
+    "in each of them, and the bias F:COLS has the energy of every window in the order of the folders. Implies mbar.",
+)
 @click.option(
     "--driving",
     default="mean",
@@ -63,6 +81,7 @@ def command(
     ensemble,
     units,
     method,
+    windows,
     driving,
     bias,
     baseline,
@@ -77,25 +96,27 @@ def command(
     comitia reweight --potentials run.committee_pot_0 --observable run.out:potential --temperature 300
     comitia reweight --potentials POTS --observable OBS:1 --temperature 300 --units eV --method direct
     comitia reweight --potentials run.committee_pot_0 --observable run.out:5-9 --observable COLVAR:d --temperature 300
+    comitia reweight --potentials 0_run.committee_pot_0 --observable 0_run.out:potential --temperature 300 --method mbar
     """
-    import numpy as np
-
-    from comitia.engines.beginning import Beginning
-    from comitia.engines.frames import gather
+    if "numpy" not in sys.modules:  # the matrices are small: threads of BLAS would only wait for each other
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from comitia.files import write_json
-    from comitia.thermodynamics import MemberMoments, averages
 
-    frames = gather(potentials, observables, temperature, units, driving, bias, baseline, ensemble)
-    n_frames = frames.n_frames - skip
-    if n_frames < 1:
-        raise UsageError(f"--skip {skip} leaves nothing of {frames.n_frames} frames; skip fewer")
-    moments = MemberMoments(temperature_to or temperature, method, frames.driving, temperature)
-    beginning = Beginning(n_frames)
-    for piece in frames.pieces(skip):
-        moments.add(piece.member_energies, piece.observables, piece.estimators, piece.driving, piece.bias)
-        beginning.add(np.hstack([piece.observables, piece.estimators.mean(axis=2)]))
-    found = averages(moments, findings=frames.findings)
-    starts = beginning.starts()
+    given = {"units": units, "driving": driving, "baseline": baseline}
+    if windows or method == "mbar":
+        method = "mbar"
+        if ensemble is not None:
+            raise UsageError("--ensemble picks one of a replica exchange, where mbar takes all; give one of the two")
+        sampled = _all_states(potentials, observables, temperature, temperature_to, windows, skip, bias, given)
+    else:
+        given |= {"bias": bias, "ensemble": ensemble}
+        sampled = _one_state(potentials, observables, temperature, temperature_to, method, skip, given)
+    frames, found, starts, n_frames, description = sampled
+    if frames.n_beads > 1 and temperature_to not in (None, temperature):
+        raise UsageError(
+            f"--temperature-to {temperature_to:g}: a path integral at another temperature has other springs; sample "
+            "there, or average at that of the run"
+        )
     found = [(frames.observables[place], found[place], starts[place]) for place in frames.order]
     settings = {
         "potentials": potentials,
@@ -105,6 +126,7 @@ def command(
         "baseline": baseline,
         "temperature": temperature_to or temperature,
         "sampled_temperature": temperature,
+        "windows": list(windows),
         "ensemble": frames.ensemble.number if frames.ensemble else None,
         "n_frames": n_frames,
         "n_beads": frames.n_beads,
@@ -115,12 +137,12 @@ def command(
             if start
         ],
     }
-    found = [(one, average) for one, average, _ in found]
+    found = _models_combined([(one, average) for one, average, _ in found])
     name = found[0][0].label if len(found) == 1 else Path(observables[0]).name + " and others"
     json_path = json_path or Path(re.sub(r"[^\w.+-]+", "_", name).strip("_") + ".reweight.json")
     contents = [_content(*one) for one in found]
     write_json(json_path, contents[0] | settings if len(found) == 1 else settings | {"averages": contents})
-    _print(frames, found, settings, json_path)
+    _print(frames, found, settings, description, json_path)
     if plot:
         from comitia.report.averages import averages_figure
 
@@ -128,6 +150,52 @@ def command(
     unreliable = [one.label for one, average in found if average.verdict == "unreliable"]
     if strict and unreliable:
         raise NumericalError(f"{', '.join(unreliable)}: unreliable; see the reason above, or leave --strict out")
+
+
+def _one_state(potentials, observables, temperature, temperature_to, method, skip, given):
+    """Frames, averages, where equilibrium begins, number of frames, and a line on the ensemble."""
+    import numpy as np
+
+    from comitia.engines.frames import gather
+    from comitia.thermodynamics import MemberMoments, averages
+    from comitia.thermodynamics.beginning import Beginning
+
+    frames = gather(potentials, observables, temperature, **given)
+    n_frames = frames.n_frames - skip
+    if n_frames < 1:
+        raise UsageError(f"--skip {skip} leaves nothing of {frames.n_frames} frames; skip fewer")
+    moments = MemberMoments(temperature_to or temperature, method, frames.driving, temperature, n_frames)
+    beginning = Beginning(n_frames)
+    for piece in frames.pieces(skip):
+        moments.add(piece.member_energies, piece.observables, piece.estimators, piece.driving, piece.bias)
+        beginning.add(np.hstack([piece.observables, piece.estimators.mean(axis=2)]))
+    chosen = frames.ensemble
+    description = f"replica exchange, ensemble {chosen.number} of {chosen.exchange.describe()}" if chosen else ""
+    return frames, averages(moments, findings=frames.findings), beginning.starts(), n_frames, description
+
+
+def _all_states(potentials, observables, temperature, temperature_to, windows, skip, bias, given):
+    """The same from the frames of all ensembles, or of all windows."""
+    from comitia.thermodynamics.sampled_states import gather_states
+
+    sampled = gather_states(potentials, observables, temperature, windows, skip, bias, **given)
+    ensemble, frames, piece = sampled.ensemble(temperature_to or temperature), sampled.frames, sampled.piece
+    values = [*piece.observables.T, *piece.estimators.swapaxes(0, 1)]
+    found = [ensemble.average(one, frames.findings) for one in values]
+    return frames, found, sampled.starts, len(sampled.states), sampled.description
+
+
+def _models_combined(found):
+    """Averages by several models of one quantity as one."""
+    from comitia.thermodynamics import combine_models
+
+    result = []
+    for models, group in itertools.groupby(found, key=lambda one: one[0].models):
+        group = list(group)
+        if models:
+            group = [(replace(group[0][0], label=models), combine_models([average for _, average in group]))]
+        result += group
+    return result
 
 
 def _content(one, average):
@@ -140,7 +208,7 @@ def _content(one, average):
     }
 
 
-def _print(frames, found, settings, json_path):
+def _print(frames, found, settings, description, json_path):
     beads = f", {frames.n_beads} beads" if frames.n_beads > 1 else ""
     sampled = settings["sampled_temperature"]
     elsewhere = "" if settings["temperature"] == sampled else f" from {sampled:g} K"
@@ -148,8 +216,8 @@ def _print(frames, found, settings, json_path):
         f"{settings['n_frames']} frames{beads}, {frames.n_members} members, {settings['temperature']:g} K{elsewhere}, "
         f"method {settings['method']}, driven by {settings['driving']}; potentials in {frames.energy_unit}",
     )
-    if frames.ensemble:
-        click.echo(f"replica exchange, ensemble {frames.ensemble.number} of {frames.ensemble.exchange.describe()}")
+    if description:
+        click.echo(description)
     rows = [("average of", "value", "unit", "statistical", "committee", "total error", "worst size", "verdict")]
     for one, average in found:
         errors = (average.statistical_error, average.committee_error, average.total_error)

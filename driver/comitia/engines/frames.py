@@ -1,5 +1,6 @@
 """Everything that one reweighting needs, found in files, aligned by step, and handed out piece by piece."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import numpy as np
 from comitia.engines.ipi_files import run_facts
 from comitia.engines.ipi_output import is_extras_file, is_property_file
 from comitia.engines.ipi_units import CONTAINS_POTENTIAL
+from comitia.engines.lammps_output import LammpsLog, is_lammps_log
 from comitia.engines.replica_exchange import find_exchange
 from comitia.engines.row_sources import ROWS_AT_ONCE
 from comitia.engines.run_checks import RunChecks, precision_warnings, refuse_pseudo_members
-from comitia.engines.sampled import HDF5, MEMBERS, committee, open_series, split
+from comitia.engines.sampled import HDF5, MEMBERS, MODELS, committee, open_series, split
 from comitia.engines.series import align
 from comitia.errors import SeriesError, UsageError
 
@@ -29,6 +31,7 @@ class Observable:
     series : number of its series in `Frames.series`, or None for the potential energy of each member
     columns : list of int in that series: one, or one for each member where they are estimators
     estimators : bool, whether there is another one for each member
+    models : str or None, what those with the same are called together: models of one quantity
     """
 
     label: str
@@ -36,6 +39,7 @@ class Observable:
     series: int | None
     columns: list[int]
     estimators: bool
+    models: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Piece:
     member_energies : (n_frames, n_members) array, eV, averaged over beads
     observables : (n_frames, n_observables) array, those that are the same for all members
     estimators : (n_frames, n_estimators, n_members) array, those that are not
-    driving, bias : (n_frames,) arrays, eV, or None
+    driving : (n_frames,) array, eV, or None
+    bias : the same, or (n_frames, n_states) where several states have one each
     """
 
     member_energies: np.ndarray
@@ -55,6 +60,16 @@ class Piece:
     estimators: np.ndarray
     driving: np.ndarray | None
     bias: np.ndarray | None
+
+    def taken(self, frames):
+        """Some of the frames, or all in another order."""
+        return Piece(*(None if values is None else values[frames] for values in vars(self).values()))
+
+    @staticmethod
+    def joined(pieces):
+        """Several pieces as one."""
+        parts = zip(*(vars(piece).values() for piece in pieces), strict=True)
+        return Piece(*(None if values[0] is None else np.concatenate(values) for values in parts))
 
 
 @dataclass
@@ -119,9 +134,13 @@ class Frames:
             if begin == first:
                 self.warnings += precision_warnings(energies, self.first_file, self.energy_unit)
             checks.add(taken, energies)
-            driving, bias = (taken[name][:, 0] if name in taken else None for name in ("driving", "bias"))
+            driving, bias = (self._energies(name, taken) for name in ("driving", "bias"))
             yield Piece(energies, self._shared(taken, len(frames)), self._estimators(taken, energies), driving, bias)
         self.findings = checks.finish()
+
+    def _energies(self, name, taken):
+        n_columns = len(self.series[name].labels) if name in taken else 0
+        return taken[name][:, 0 if n_columns == 1 else slice(n_columns)] if n_columns else None
 
     def _shared(self, taken, n_frames):
         parts = []
@@ -140,10 +159,7 @@ class Frames:
 
     def read(self, first=0):
         """All frames from `first` on as one `Piece`, for series that fit into memory."""
-        pieces = list(self.pieces(first))
-        names = ("member_energies", "observables", "estimators", "driving", "bias")
-        parts = [[getattr(piece, name) for piece in pieces] for name in names]
-        return Piece(*(None if values[0] is None else np.concatenate(values) for values in parts))
+        return Piece.joined(list(self.pieces(first)))
 
 
 def _member_energies(path, units, ensemble):
@@ -174,6 +190,12 @@ def _observables(number, specification, series, n_members, n_beads):
         return [
             Observable(f"{Path(series.name).name}:{MEMBERS}", series.units[0], number, list(range(n_members)), True)
         ]
+    models = f"{Path(series.name).name}:{MODELS}" if column == MODELS else None
+    if models and (len(series.labels) < 2 or n_members < 2):
+        raise SeriesError(
+            f"{series.name}: {len(series.labels)} models of the observable and {n_members} members; their errors take "
+            "two of each or more"
+        )
     found = []
     for place, (label, unit, name) in enumerate(zip(series.labels, series.units, series.properties, strict=True)):
         if name == "potential":
@@ -185,7 +207,7 @@ def _observables(number, specification, series, n_members, n_beads):
                 "one that i-PI printed gives wrong shifts; give one estimator for each member in a table, as "
                 f"FILE:{MEMBERS}"
             )
-        found.append(Observable(label, unit, number, [place], False))
+        found.append(Observable(label, unit, number, [place], False, models))
     return found
 
 
@@ -203,7 +225,17 @@ def _check_run(facts, potentials, temperature, driving, baseline):
         )
 
 
-def gather(potentials, observables, temperature, units=None, driving="mean", bias=None, baseline=None, ensemble=None):
+def gather(
+    potentials,
+    observables,
+    temperature,
+    units=None,
+    driving="mean",
+    bias=None,
+    baseline=None,
+    ensemble=None,
+    n_states=1,
+):
     """Find and align what a reweighting needs.
 
     Parameters
@@ -218,6 +250,8 @@ def gather(potentials, observables, temperature, units=None, driving="mean", bia
     baseline : `F[:COL]` or None, energies that the members correct, added to each of them
     ensemble : int or None
         which one of a replica exchange; needed where several have this temperature
+    n_states : int
+        columns of the bias: one, or one for each of several states
 
     Returns
     -------
@@ -233,21 +267,32 @@ def gather(potentials, observables, temperature, units=None, driving="mean", bia
     if ensemble is not None and exchange is None:
         raise UsageError(f"--ensemble {ensemble}: {potentials} is not of a replica exchange; leave it out")
     chosen = exchange.ensemble(temperature, ensemble) if exchange else None
-    energies, energy_unit = _member_energies(potentials, units, chosen)
+    log = LammpsLog(split(potentials)[0]) if is_lammps_log(split(potentials)[0]) else None
+    with ThreadPoolExecutor() as readers:  # compiled code reads the files, side by side
+        opened = {
+            number: readers.submit(open_series, specification, ensemble=chosen, log=log)
+            for number, specification in enumerate(observables)
+            if specification != POTENTIALS
+        }
+        try:
+            energies, energy_unit = _member_energies(potentials, units, chosen)
+        except BaseException:
+            readers.shutdown(cancel_futures=True)
+            raise
     refuse_pseudo_members(energies)
     first_file = energies.sources[0][0].path
     if energies.steps is not None and chosen is None:
         _check_run(run_facts(first_file), potentials, temperature, driving, baseline)
 
     def energy(specification):
-        return open_series(specification, units or "hartree", energies=True, ensemble=chosen)
+        return open_series(specification, units or "hartree", energies=True, ensemble=chosen, log=log)
 
     series, wanted = {POTENTIALS: energies}, []
     for number, specification in enumerate(observables):
         if specification == POTENTIALS:
             wanted.append(Observable(POTENTIALS, "eV", None, [], True))
             continue
-        series[number] = open_series(specification, ensemble=chosen)
+        series[number] = opened[number].result()
         wanted += _observables(number, specification, series[number], len(energies.labels), energies.n_beads)
     driver = driving
     if str(driving).isdigit() and not Path(str(driving)).exists():
@@ -260,9 +305,10 @@ def gather(potentials, observables, temperature, units=None, driving="mean", bia
     for name, specification in (("bias", bias), ("baseline", baseline)):
         if specification:
             series[name] = energy(specification)
-    for one in (series[name] for name in ("driving", "bias", "baseline") if name in series):
-        if len(one.labels) != 1:
-            raise SeriesError(f"{one.name}: one column of energies is wanted, not {len(one.labels)}")
+    for name, wanted_columns in (("driving", 1), ("bias", n_states), ("baseline", 1)):
+        if name in series and len(series[name].labels) != wanted_columns:
+            asked = "one column of energies is" if wanted_columns == 1 else f"{wanted_columns} columns of energies are"
+            raise SeriesError(f"{series[name].name}: {asked} wanted, not {len(series[name].labels)}")
     align(list(series.values()))
     shared_first = sorted(range(len(wanted)), key=lambda place: wanted[place].estimators)
     order = [shared_first.index(place) for place in range(len(wanted))]

@@ -35,21 +35,25 @@ class TextSource:
     def __init__(self, file, columns=slice(None), factors=1.0, step_column=None, watched=(), kept=KEPT):
         self.file, self.path, self.factors = file, file.path, np.asarray(factors)
         self.columns = np.arange(file.n_columns)[columns]
+        self._all = np.array_equal(self.columns, np.arange(file.n_columns))
         self._step_column = step_column
-        steps, seen, pieces = [], [], []
         self._finite = {*self.columns.tolist(), *watched, step_column}
+        steps, seen, pieces, self.n_rows = [], [], [], 0
         for values, announced in file.pieces(finite=self._finite):
-            steps.append(announced if step_column is None else self._steps(values))
-            seen.append(values[:, list(watched)])
-            kept -= 8 * len(values) * len(self.columns)
-            if kept >= 0:
+            if step_column is not None:
+                announced = self._steps(values)
+            if announced is not None:
+                steps.append(announced)
+            if watched:
+                seen.append(values[:, list(watched)])
+            self.n_rows += len(values)
+            if 8 * self.n_rows * len(self.columns) <= kept:
                 pieces.append(self._wanted(values))
             else:
                 pieces.clear()
-        self.n_rows = sum(map(len, seen))
-        self.steps = np.concatenate(steps) if steps and steps[0] is not None else None
-        self.watched = np.concatenate(seen) if seen else np.empty((0, len(watched)))
-        self._kept = pieces if kept >= 0 else None
+        self.steps = np.concatenate(steps) if steps else None
+        self.watched = np.concatenate(seen) if seen else np.empty((self.n_rows, len(watched)))
+        self._kept = pieces if pieces or not self.n_rows else None
         self._rewind()
 
     def _steps(self, values):
@@ -59,7 +63,11 @@ class TextSource:
         return np.rint(steps).astype(np.int64)
 
     def _wanted(self, values):
-        return values if np.array_equal(self.columns, np.arange(values.shape[1])) else values[:, self.columns]
+        """The columns that are wanted, in our units; where they are all, in place."""
+        wanted = values if self._all else values[:, self.columns]
+        if np.any(self.factors != 1):
+            wanted *= self.factors
+        return wanted
 
     def _rewind(self):
         again = (
@@ -70,8 +78,8 @@ class TextSource:
         self._pieces, self._piece, self._first = iter(again), np.empty((0, len(self.columns))), 0
 
     def take(self, rows):
-        """Numbers of rows (increasing), (n_rows, n_columns); calls should go through the file in order."""
-        found, done = np.empty((len(rows), len(self.columns))), 0
+        """Numbers of rows (increasing), (n_rows, n_columns), not to be written to; calls should go in order."""
+        found, done = [], 0
         if len(rows) and rows[0] < self._first:
             self._rewind()
         while done < len(rows):
@@ -82,9 +90,9 @@ class TextSource:
             end = done + np.searchsorted(rows[done:], self._first + len(self._piece))
             first, last = rows[done] - self._first, rows[end - 1] - self._first
             here = slice(first, last + 1) if last - first == end - 1 - done else rows[done:end] - self._first
-            np.multiply(self._piece[here], self.factors, out=found[done:end])
+            found.append(self._piece[here])
             done = end
-        return found
+        return found[0] if len(found) == 1 else np.concatenate(found) if found else self._piece[:0]
 
 
 class ArraySource:

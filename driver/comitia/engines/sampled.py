@@ -8,7 +8,7 @@ import numpy as np
 from comitia.engines.ipi_files import bead_files
 from comitia.engines.ipi_output import extras_quantity, is_extras_file, is_property_file, property_header
 from comitia.engines.lammps_output import LammpsLog, is_lammps_log
-from comitia.engines.plumed import check_bias
+from comitia.engines.plumed import check_bias, energy_unit, inputs_of, time_unit
 from comitia.engines.replica_exchange import join_replicas
 from comitia.engines.row_sources import KEPT, ArraySource, DatasetSource, TextSource, open_hdf5
 from comitia.engines.series import single
@@ -21,6 +21,9 @@ HDF5 = (".h5", ".hdf5", ".hdf")
 XYZ = (".xyz", ".extxyz")
 MEMBERS = "members"
 """The column that stands for all of them: one estimator for each member."""
+
+MODELS = "models"
+"""The column that stands for all of them: one quantity by several models of it."""
 
 CHECKS = ("ensemble_temperature", "temperature", "potential")
 """Properties that say whether a run was what it is taken for."""
@@ -61,7 +64,7 @@ def find_columns(column, labels, where, alike=None):
             return [0]
         raise SeriesError(f"{where}: has {n_columns} columns; say which one as {where}:COLUMN ({described})")
     column = column.strip()
-    if column == MEMBERS and column not in labels:
+    if column in (MEMBERS, MODELS) and column not in labels:
         return list(range(n_columns))
     for names in [labels, *(alike or [])]:
         found = [
@@ -79,7 +82,7 @@ def find_columns(column, labels, where, alike=None):
     raise SeriesError(f"{where}: there is no column {column} (columns count from 1); it has {described}")
 
 
-def open_series(specification, table_energies=None, energies=False, ensemble=None, kept=KEPT):
+def open_series(specification, table_energies=None, energies=False, ensemble=None, log=None, kept=KEPT):
     """The quantities of `F[:COL]`, to be read piece by piece.
 
     Parameters
@@ -88,6 +91,8 @@ def open_series(specification, table_energies=None, energies=False, ensemble=Non
     table_energies : "hartree", "eV" or None, the unit of energies in plain tables
     energies : bool, whether the quantities must be energies: they are converted to eV
     ensemble : replica_exchange.Ensemble or None, which frames of a replica exchange are meant
+    log : LammpsLog or None
+        of the run, whose time step tells the steps of the times in COLVAR; None where these are steps, as i-PI's are
     kept : int, bytes of numbers that may stay in memory
 
     Returns
@@ -108,7 +113,7 @@ def open_series(specification, table_energies=None, energies=False, ensemble=Non
         return _extended_xyz(path, column)
     if is_lammps_log(path):
         return _lammps_log(path, column, energies, kept)
-    return _table(path, column, table_energies, kept)
+    return _table(path, column, table_energies, log, kept)
 
 
 def _properties(path, column, energies, ensemble, kept):
@@ -191,7 +196,7 @@ def _lammps_log(path, column, energies, kept):
     )
 
 
-def _table(path, column, table_energies, kept):
+def _table(path, column, table_energies, log, kept):
     file = TextRows(path, unended=True)
     if file.n_columns == 0:
         raise SeriesError(f"{path}: holds no row of numbers; check the file")
@@ -200,12 +205,22 @@ def _table(path, column, table_energies, kept):
     if table_energies:
         check_bias(path, names, columns)
     factor = HARTREE if table_energies == "hartree" else 1.0
+    if table_energies and "time" in names:
+        factor = energy_unit(path) or factor
     time = names.index("time") if "time" in names else None
     source = TextSource(file, columns, factor, watched=() if time is None else [time], kept=kept)
     if time is not None:
-        source.steps = steps_of_times(source.watched[:, 0])
+        source.steps = _steps_of_plumed(path, source.watched[:, 0], log)
     labels = [path.name if column is None else f"{path.name}:{names[n] if names else n + 1}" for n in columns]
     return single(str(path), labels, ["eV" if table_energies else ""] * len(columns), [source])
+
+
+def _steps_of_plumed(path, times, log):
+    """Steps of the times in a file that PLUMED wrote, or None where they are not known."""
+    if log is None:
+        return steps_of_times(times)
+    unit = next(map(time_unit, inputs_of(path)), 1.0)
+    return steps_of_times(times, 1e-3 * log.timestep / unit) if log.timestep else None
 
 
 def _dataset(path, column, table_energies):

@@ -64,9 +64,10 @@ class Series:
 
     def _mean(self, replica, frames):
         sources, rows = self.sources[replica], self.rows[replica]
-        total = sources[0].take(rows[0][frames])
+        first = sources[0].take(rows[0][frames])
         if self.n_beads == 1:
-            return total
+            return first
+        total = first.copy()
         for bead in range(1, self.n_beads):
             total += sources[bead].take(rows[bead][frames])
         return total / self.n_beads

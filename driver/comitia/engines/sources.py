@@ -9,6 +9,9 @@ import numpy as np
 from comitia.errors import ComitiaError, EngineError, PeerError, SettingsError
 from comitia.protocol.requests import Failure, Request
 
+LAMMPS = "lammps:"
+"""What workers that we start begin with; the path of an input of LAMMPS follows."""
+
 
 def make_calculator(specification, arguments, folder):
     """The ASE calculator that `MODULE:FACTORY` makes; the module may be beside the file that names it.
@@ -112,6 +115,17 @@ class CalculatorEvaluator:
         return _collected(values)
 
 
+def evaluate_by(pool, name, positions, cells):
+    """Energies, forces and virials of structures by the workers of a pool; the first failure is an error."""
+    requests = [Request(position, cell) for position, cell in zip(positions, cells, strict=True)]
+    values = []
+    for outcome in pool.evaluate(requests):
+        if isinstance(outcome, Failure):
+            raise PeerError(f"{name}: {outcome.error}") from outcome.error
+        values.append((outcome.energy, outcome.forces, outcome.virial))
+    return _collected(values)
+
+
 class WorkerSource:
     """Workers of the protocol as a member or a baseline; they connect to the socket when it is first used."""
 
@@ -128,7 +142,7 @@ class WorkerSource:
 
         if self._pool is None:
             species = Symbols(np.asarray(numbers)).get_chemical_formula(mode="reduce")
-            deadlines = Deadlines(computing=self._options.timeout)
+            deadlines = Deadlines.of_structures(self._options.timeout)
             listeners = [listen(self.address, self._options)]
             wait = self._options.wait
             self._pool = WorkerPool(listeners, len(numbers), species=species, deadlines=deadlines, wait=wait)
@@ -136,13 +150,7 @@ class WorkerSource:
 
     def compute(self, positions, cells):
         """Energies, forces and virials; as many structures at a time as there are workers."""
-        requests = [Request(position, cell) for position, cell in zip(positions, cells, strict=True)]
-        values = []
-        for outcome in self._pool.evaluate(requests):
-            if isinstance(outcome, Failure):
-                raise PeerError(f"{self.address}: {outcome.error}") from outcome.error
-            values.append((outcome.energy, outcome.forces, outcome.virial))
-        return _collected(values)
+        return evaluate_by(self._pool, self.address, positions, cells)
 
     def close(self):
         """Send the workers away."""
@@ -169,4 +177,8 @@ def open_source(source, folder, precision="float64"):
         return load(folder / source.model, precision)
     if source.calculator is not None:
         return CalculatorSource(source.calculator, source.arguments, folder)
+    if source.workers.startswith(LAMMPS):
+        from comitia.engines.lammps_engine import LammpsSource
+
+        return LammpsSource(folder / source.workers.removeprefix(LAMMPS), EngineOptions())
     return WorkerSource(source.workers, EngineOptions())

@@ -15,10 +15,13 @@ def column_names(file):
     return names
 
 
-def steps_of_times(times):
-    """Steps of PLUMED's times where these are whole numbers, as i-PI counts them; else None."""
-    steps = np.rint(times)
-    if np.abs(times - steps).max(initial=0) > 1e-6 or np.abs(steps).max(initial=0) > 1e15:
+def steps_of_times(times, time_step=1.0):
+    """Steps of PLUMED's times, of which i-PI takes one a step, where they are multiples of a time step; else None."""
+    steps = np.rint(times / time_step)
+    printed = 1e-6  # the last decimal
+    if time_step < 4 * printed or np.abs(times - steps * time_step).max(initial=0) > printed:
+        return None
+    if np.abs(steps).max(initial=0) > 1e15:
         return None
     return steps.astype(np.int64)
 

@@ -6,7 +6,10 @@ from comitia._text import Rows
 from comitia.errors import SeriesError
 
 PIECE = 1 << 18
-"""Bytes that are read at a time: with the numbers in them they stay in the cache."""
+"""Bytes of text that are read at a time: they stay in the cache."""
+
+ROOM = 1 << 24
+"""Bytes of the numbers that are handed out together: the system gives memory for so many in larger pages."""
 
 
 class TextRows:
@@ -44,9 +47,9 @@ class TextRows:
                 if text.strip():
                     self.header.append(text.strip())
 
-    def _open(self):
+    def _open(self, buffering=-1):
         try:
-            return open(self.path, "rb")
+            return open(self.path, "rb", buffering)
         except OSError as error:
             raise SeriesError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
 
@@ -55,7 +58,7 @@ class TextRows:
 
         Parameters
         ----------
-        size : int, bytes read at a time
+        size : int, bytes of text read at a time
         finite : container of int, or None
             columns, counted from 0, in which every number must be finite; None for all of them
 
@@ -72,11 +75,21 @@ class TextRows:
         """
         if self.n_columns == 0:
             return
-        rows = Rows(self.path, self.n_columns, self.stepped, finite)
-        with self._open() as file:
-            while piece := file.read(size):
-                piece += file.readline()
-                if not piece.endswith(b"\n"):  # the last line of the file
-                    piece = piece + b"\n" if self.unended else piece[: piece.rfind(b"\n") + 1]
-                if piece:
-                    yield rows.read(piece)
+        n_rows = 1 << (max(1, ROOM // (8 * self.n_columns)).bit_length() - 1)
+        yield from Rows(self.path, self.n_columns, self.stepped, finite).pieces(self._texts(size), n_rows)
+
+    def _texts(self, size):
+        """The file as texts of whole lines; each is there until the next one is asked for."""
+        text, length = bytearray(size), 0
+        with self._open(buffering=0) as file:
+            while n_read := file.readinto(memoryview(text)[length:]):
+                length += n_read
+                end = text.rfind(b"\n", 0, length) + 1
+                if end:
+                    yield memoryview(text)[:end]
+                    text[: length - end] = text[end:length]
+                    length -= end
+                if length == len(text):  # a line longer than that
+                    text = text + bytes(len(text))
+        if length and self.unended:
+            yield text[:length] + b"\n"

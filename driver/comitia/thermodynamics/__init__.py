@@ -13,7 +13,7 @@ from comitia.thermodynamics.corrected import (
 )
 from comitia.thermodynamics.moments import MemberMoments
 from comitia.thermodynamics.multistate import MultistateEnsemble
-from comitia.thermodynamics.observable_models import ModelAverage, reweight_models
+from comitia.thermodynamics.observable_models import ModelAverage, combine_models, reweight_models
 from comitia.thermodynamics.perturbation import FreeEnergyDifference, perturb
 from comitia.thermodynamics.profiles import Profile, profile
 from comitia.thermodynamics.resampling import Estimate, bootstrap, error_of_sum, estimate
@@ -43,6 +43,7 @@ __all__ = [
     "calibration_test",
     "check_sampling",
     "combine",
+    "combine_models",
     "corrected_profile",
     "difference",
     "difference_of_states",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from comitia.errors import SeriesError
+from comitia.errors import NumericalError, SeriesError
 from comitia.thermodynamics.checks import judge_copies
 from comitia.thermodynamics.resampling import N_REPLICAS, bootstrap_counts, error_of_sum, run_length
 from comitia.thermodynamics.time_series import MINIMUM_FRAMES
@@ -111,16 +111,21 @@ class Average:
         return float(low), float(high)
 
     def as_dict(self, unit):
-        """The average as it stands in every JSON file; the effective sample size is that of the worst member."""
-        return {
-            "value": self.mean,
-            "unit": unit,
-            "statistical_error": self.statistical_error,
-            "committee_error": self.committee_error,
-            "total_error": self.total_error,
-            "effective_sample_size": float(self.effective_sample_size.min()),
-            "verdict": self.verdict,
-        }
+        """The average as it stands in every JSON file."""
+        return json_entry(self, unit)
+
+
+def json_entry(average, unit):
+    """What every JSON file says of an average; the effective sample size is that of the worst member."""
+    errors = {name: getattr(average, name) for name in ("statistical_error", "committee_error", "total_error")}
+    size = float(average.effective_sample_size.min())
+    return {
+        "value": average.mean,
+        "unit": unit,
+        **errors,
+        "effective_sample_size": size,
+        "verdict": average.verdict,
+    }
 
 
 def averages(moments, quantity=None, findings=()):
@@ -136,6 +141,13 @@ def averages(moments, quantity=None, findings=()):
     Returns
     -------
     list of Average, observables before estimators
+
+    Raises
+    ------
+    SeriesError
+        for too few frames.
+    NumericalError
+        where a quantity is not finite, as the logarithm of an average that is negative under one member.
     """
     if moments.n_frames < MINIMUM_FRAMES:
         raise SeriesError(
@@ -143,6 +155,7 @@ def averages(moments, quantity=None, findings=()):
             "sample longer"
         )
     found = moments.estimate(quantity)
+    _refuse_non_finite(found)
     second_order = _second_order(moments, quantity, found.value)
     inefficiency = moments.inefficiency()
     if quantity is not None:  # of the slowest observable that goes into it
@@ -160,60 +173,85 @@ def averages(moments, quantity=None, findings=()):
 
     result = []
     for i, members in enumerate(found.value):
-        contributions = found.contributions[:, i] * np.sqrt(repeats)
-        shared = {
-            "members": members,
-            "mean": float(members.mean()),
-            "n_frames": moments.n_frames,
-            "method": moments.method,
-            "second_order": None if second_order is None else float(second_order[i]),
-            "spread": spread,
-            "contributions": contributions,
-        }
-        if constant[i]:
-            result.append(
-                Average(
-                    statistical_error=None,
-                    committee_error=None,
-                    total_error=None,
-                    effective_sample_size=members_kish,
-                    verdict="exact",
-                    reason="the observable is the same in every frame and for every member",
-                    **shared,
-                )
-            )
-            continue
-        statistical = error_of_sum(contributions.mean(axis=1))
-        error, resolved = committee_error(members, contributions) if len(members) > 1 else (None, False)
-        size = members_kish / inefficiency[i] / repeats
+        size = members_kish / (1 if constant[i] else inefficiency[i] * repeats)
         judgements = [judge_copies(repeats), *findings]
         if moments.method == "direct":
             judgements.append(judge_overlap(size, spread, cumulants_agree))
-        elif error is not None:
-            judgements.append(judge_expansion(second_order[i], error))
-        judgements.append(judge_committee(error, resolved))
-        judgements.append(judge_sampling(sampling_kish / inefficiency[i].mean() / repeats))
-        verdict, reason = worst(judgements)
         result.append(
-            Average(
-                statistical_error=statistical,
-                committee_error=error,
-                total_error=float(np.hypot(statistical, error or 0.0)),
-                effective_sample_size=size,
-                verdict=verdict,
-                reason=reason,
-                **shared,
+            judged_average(
+                members,
+                found.contributions[:, i] * np.sqrt(repeats),
+                size,
+                judgements,
+                sampling_kish / inefficiency[i].mean() / repeats,
+                exact=constant[i],
+                n_frames=moments.n_frames,
+                method=moments.method,
+                second_order=None if second_order is None else float(second_order[i]),
+                spread=spread,
             )
         )
     return result
 
 
+def judged_average(members, contributions, sample_size, judgements, independent_frames, exact=False, **facts):
+    """An average from what each block of frames contributes to it: its errors, and the worst that is said of it.
+
+    Parameters
+    ----------
+    members, contributions, sample_size : as in `Average`
+    judgements : list of (verdict, reason), what speaks against it beside its own numbers
+    independent_frames : float
+    exact : bool, whether the observable is the same in every frame and for every member
+    **facts : `n_frames`, `method`, `second_order` and `spread` of `Average`
+
+    Returns
+    -------
+    Average
+    """
+    facts |= {"members": members, "mean": float(members.mean()), "effective_sample_size": sample_size}
+    facts |= {"contributions": contributions}
+    if exact:
+        reason = "the observable is the same in every frame and for every member"
+        errors = dict.fromkeys(("statistical_error", "committee_error", "total_error"))
+        return Average(**facts, **errors, verdict="exact", reason=reason)
+    statistical = error_of_sum(contributions.mean(axis=1))
+    error, resolved = committee_error(members, contributions) if len(members) > 1 else (None, False)
+    if facts["second_order"] is not None and error is not None:
+        judgements = [*judgements, judge_expansion(facts["second_order"], error)]
+    verdict, reason = worst([*judgements, judge_committee(error, resolved), judge_sampling(independent_frames)])
+    return Average(
+        **facts,
+        statistical_error=statistical,
+        committee_error=error,
+        total_error=float(np.hypot(statistical, error or 0.0)),
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _refuse_non_finite(found):
+    """Refuse estimates (value, contributions of the blocks) that are not finite under some member."""
+    finite = np.isfinite(found.value) & np.isfinite(found.contributions).all(axis=0)
+    if not finite.all():
+        number, member = np.argwhere(~finite)[0]
+        raise NumericalError(
+            f"quantity {number} is not finite under member {member}, or without one block of frames; compute it of "
+            "averages for which it is defined"
+        )
+
+
 def _second_order(moments, quantity, value):
-    """Rms over members of what the expansion leaves out, (n_quantities,) array; None with direct reweighting."""
+    """Rms over members of what the expansion leaves out, (n_quantities,) array; None with direct reweighting.
+
+    Infinite where the quantity is not defined for the averages with it.
+    """
     if moments.method == "direct":
         return None
     terms = moments.second_order()
     if quantity is not None:
         averages = moments.estimate().value
-        terms = quantity((averages + terms)[None])[0] - value
+        with np.errstate(invalid="ignore", divide="ignore"):
+            terms = quantity((averages + terms)[None])[0] - value
+        terms = np.where(np.isfinite(terms), terms, np.inf)
     return np.sqrt(np.mean(terms**2, axis=1))

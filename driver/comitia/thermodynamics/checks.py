@@ -15,6 +15,7 @@ class CopiedFrames:
 
     FEW = 4
     ENOUGH = 8  # numbers of each array, where it has many more
+    MULTIPLIER = 0x9E3779B97F4A7C15  # odd, as its powers are
 
     def __init__(self):
         self._parts = []
@@ -22,15 +23,15 @@ class CopiedFrames:
     def add(self, *columns):
         """Numbers of the next frames, (n_frames, n) arrays."""
         total = np.zeros(len(columns[0]), dtype=np.uint64)
-        self._n_columns, multiplier = 0, np.random.default_rng(0)
+        self._n_columns = 0
         for values in columns:
             values = values.reshape(len(values), -1)
             values = values[:, :: max(1, values.shape[1] // self.ENOUGH)] + 0.0  # one zero: -0.0 + 0.0 is 0.0
-            values = np.ascontiguousarray(values)
-            factors = multiplier.integers(1, 2**63, size=values.shape[1], dtype=np.uint64) | np.uint64(1)
-            bits = values.view(np.uint64)
-            total += np.einsum("ti,i->t", bits ^ (bits >> np.uint64(29)), factors)
-            self._n_columns += values.shape[1]
+            for bits in np.ascontiguousarray(values.T).view(np.uint64):
+                self._n_columns += 1
+                bits ^= bits >> np.uint64(29)
+                bits *= np.uint64(pow(self.MULTIPLIER, self._n_columns, 2**64))
+                total += bits
         self._parts.append(total)
 
     @property
@@ -39,7 +40,7 @@ class CopiedFrames:
         visited = np.concatenate(self._parts)
         visited = visited[np.r_[True, np.diff(visited) != 0]]
         if self._n_columns < self.FEW and len(visited) > 1:
-            visited = visited[:-1] * np.uint64(0x9E3779B97F4A7C15) + visited[1:]
+            visited = visited[:-1] * np.uint64(self.MULTIPLIER) + visited[1:]
         return len(visited) / (1 + np.count_nonzero(np.diff(np.sort(visited))))
 
 
@@ -109,7 +110,7 @@ def _check_frames(driving, sampled):
     correlation = np.corrcoef(driving, sampled)[0, 1]
     independent = max(len(driving) / statistical_inefficiency(sampled), 4.0)
     if correlation < min(3 / np.sqrt(independent), 0.7):
-        shift = _shift(driving, sampled)
+        shift = shift_that_fits(driving, sampled)
         place = f" (they are when moved by {shift:+d} frames)" if shift else ""
         return [
             (
@@ -139,10 +140,10 @@ def _check_frames(driving, sampled):
     return []
 
 
-def _shift(driving, sampled):
-    """By how many frames the member energies must be moved to fit; 0 where that does not help."""
+def shift_that_fits(moved, kept):
+    """By how many frames one series must be moved to go up and down with the other; 0 where that does not help."""
     for shift in (1, -1, 2, -2, 3, -3):
-        kept = slice(shift, None) if shift > 0 else slice(None, shift)
-        if np.corrcoef(np.roll(driving, shift)[kept], sampled[kept])[0, 1] > 0.7:
+        inside = slice(shift, None) if shift > 0 else slice(None, shift)
+        if np.corrcoef(np.roll(moved, shift)[inside], kept[inside])[0, 1] > 0.7:
             return shift
     return 0

@@ -3,6 +3,7 @@
 import numpy as np
 
 from comitia.errors import SeriesError, UsageError
+from comitia.thermodynamics.checks import judge_copies, shift_that_fits
 from comitia.thermodynamics.ensembles import MemberEnsembles
 from comitia.thermodynamics.resampling import estimate
 from comitia.thermodynamics.time_series import as_series, block_sums, error_of_mean
@@ -157,8 +158,7 @@ class EnergyPairs:
         """
         found = self._correlated(inefficiency)
         if self.repeats > 1:
-            share = 1 - 1 / self.repeats
-            found.append(("doubtful", f"{100 * share:.2g} % of the frames are copies of others: give each frame once"))
+            found.append(judge_copies(self.repeats))
         drift = self._drift()
         if drift is not None:
             found.append(("doubtful", drift))
@@ -169,7 +169,7 @@ class EnergyPairs:
         found = self.correlation
         least = min(3 / np.sqrt(self.n_frames / inefficiency), 0.7)
         if found < least and self.variance is not None:
-            shifted = self._shift()
+            shifted = shift_that_fits(self.reference, self.model)
             place = f" (they are when one is moved by {shifted:+d} frames)" if shifted else ""
             return [
                 (
@@ -184,15 +184,6 @@ class EnergyPairs:
                 if abs(slope / value - 1) < 0.08:
                     return [("unreliable", f"the reference moves {slope:.3g} times as much as the model: {text}?")]
         return []
-
-    def _shift(self):
-        """By how many frames the reference must be moved to fit the model; 0 where that does not help."""
-        for shift in (1, -1, 2, -2, 3, -3):
-            moved = np.roll(self.reference, shift)
-            kept = slice(shift, None) if shift > 0 else slice(None, shift)
-            if _correlation(self.model[kept], moved[kept]) > 0.7:
-                return shift
-        return 0
 
     def _drift(self):
         r"""A sentence where :math:`\Delta V` is another one before and after some frame."""

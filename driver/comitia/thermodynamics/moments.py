@@ -1,11 +1,12 @@
-"""Sums over blocks of frames from which averages under every member of a committee are computed."""
+"""Averages under every member of a committee, from sums over blocks of frames."""
 
 import numpy as np
 
 from comitia.errors import SeriesError, UsageError
+from comitia.thermodynamics.blocked_sums import BlockedSums
 from comitia.thermodynamics.checks import CopiedFrames
 from comitia.thermodynamics.resampling import error_of_sum, estimate
-from comitia.thermodynamics.time_series import MOST_BLOCKS, check_finite
+from comitia.thermodynamics.time_series import check_finite
 from comitia.thermodynamics.verdicts import within_two_errors
 from comitia.units import KB
 
@@ -15,61 +16,6 @@ SMALLEST_LOGARITHM = -700.0
 
 NUMBERS_AT_ONCE = 65536
 """Numbers of a chunk that go through all sums together: they stay in the cache."""
-
-
-class BlockedSums:
-    """Sums over consecutive blocks of a series that comes in chunks and whose length is not known beforehand.
-
-    Blocks hold a power of two of frames; where they become more than `MOST_BLOCKS`, neighbours are added up.
-    How the series was cut into chunks makes no difference.
-
-    Attributes
-    ----------
-    n_frames : int, seen so far
-    length : int, frames in a block
-    """
-
-    def __init__(self):
-        self.n_frames = 0
-        self.length = 1
-        self._sums = {}
-
-    def segments(self, n_frames, at_once):
-        """Slices of the next `n_frames` frames that hold whole blocks, or the part of one, and their first block.
-
-        Several blocks come together as long as they hold at most `at_once` frames.
-        """
-        while -(-(self.n_frames + n_frames) // self.length) > MOST_BLOCKS:
-            self.length *= 2
-            for sums in self._sums.values():
-                sums[: MOST_BLOCKS // 2] = sums[0::2] + sums[1::2]
-                sums[MOST_BLOCKS // 2 :] = 0
-        first, seen = 0, self.n_frames
-        self.n_frames += n_frames
-        while first < n_frames:
-            block, inside = divmod(seen + first, self.length)
-            n_whole = 0 if inside else min(n_frames - first, at_once) // self.length
-            last = first + n_whole * self.length if n_whole else min(first + self.length - inside, n_frames)
-            yield slice(first, last), block, max(n_whole, 1)
-            first = last
-
-    def add(self, block, sums):
-        """Add (n_blocks, ...) arrays, by name, from that block on; the first call fixes names and shapes."""
-        for name, values in sums.items():
-            if name not in self._sums:
-                self._sums[name] = np.zeros((MOST_BLOCKS, *values.shape[1:]))
-            self._sums[name][block : block + len(values)] += values
-
-    def rescale(self, prefix, factor):
-        """Multiply all sums whose names begin so, along their last axis."""
-        for name, sums in self._sums.items():
-            if name.startswith(prefix):
-                sums *= factor
-
-    def blocks(self):
-        """All sums by name, (n_blocks, ...) arrays."""
-        n_blocks = -(-self.n_frames // self.length)
-        return {name: sums[:n_blocks] for name, sums in self._sums.items()}
 
 
 class MemberMoments:
@@ -92,12 +38,13 @@ class MemberMoments:
     method : "cea" or "direct"
     driving : "mean", the index of a member (from 0), or "given" with every chunk
     sampled_temperature : float, K, or None for that of the averages
+    n_expected : int, frames that will be added: with it the sums take less time
 
     Imbalzano et al., J. Chem. Phys. 154, 074102 (2021), doi:10.1063/5.0036522;
     Torrie and Valleau, J. Comput. Phys. 23, 187 (1977), doi:10.1016/0021-9991(77)90121-8.
     """
 
-    def __init__(self, temperature, method="cea", driving="mean", sampled_temperature=None):
+    def __init__(self, temperature, method="cea", driving="mean", sampled_temperature=None, n_expected=0):
         if method not in METHODS:
             raise UsageError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
         if sampled_temperature is None:
@@ -112,7 +59,7 @@ class MemberMoments:
         self.beta = 1 / (KB * temperature)
         self.sampled_beta = 1 / (KB * sampled_temperature)
         self.n_members = None
-        self._sums = BlockedSums()
+        self._sums = BlockedSums(n_expected)
         self._copies = CopiedFrames()
 
     @property
@@ -147,7 +94,9 @@ class MemberMoments:
         if bias is not None:
             log_weight = self.sampled_beta * self._checked(bias, "the bias", (n_frames,))
         if self.n_members is None:
-            self._begin(energies, observables, estimators, driving)
+            self._begin(energies, observables, estimators, driving, biased=bias is not None)
+        elif bias is None and self._largest["w"] != 0:
+            log_weight = np.zeros(n_frames)
         here = n_members, observables.shape[1], estimators.shape[1]
         before = self.n_members, len(self._origin_a), len(self._origin_e)
         if here != before:
@@ -157,18 +106,20 @@ class MemberMoments:
             )
         self._copies.add(energies, observables, estimators)
         n_columns = n_members * (1 + estimators.shape[1]) + observables.shape[1]
+        if self.constant().any():  # what moved once is settled
+            shared, own = (observables, self._origin_a, self._extent_a), (estimators, self._origin_e, self._extent_e)
+            for values, origin, extent in (shared, own):
+                np.maximum(extent, np.maximum(values.max(axis=0) - origin, origin - values.min(axis=0)), out=extent)
         for frames, block, n_blocks in self._sums.segments(n_frames, max(1, NUMBERS_AT_ONCE // n_columns)):
             reduced = self.beta * energies[frames]
             reduced -= (self.sampled_beta * driving[frames])[:, None]
             reduced -= self._origin_h
             a = observables[frames] - self._origin_a
             e = estimators[frames] - self._origin_e
-            extent = np.r_[np.abs(a).max(axis=0), np.abs(e).max(axis=(0, 2))]
-            self._extent = np.maximum(self._extent, extent)
-            weight = self._weights("w", np.zeros((len(a), 1)) if log_weight is None else log_weight[frames, None])
-            weight, reduced, a, e = (
-                x.reshape(n_blocks, len(x) // n_blocks, *x.shape[1:]) for x in (weight[:, 0], reduced, a, e)
-            )
+            weight = None
+            if log_weight is not None:
+                weight = self._weights("w", log_weight[frames, None]).reshape(n_blocks, -1)
+            reduced, a, e = (x.reshape(n_blocks, len(x) // n_blocks, *x.shape[1:]) for x in (reduced, a, e))
             sums = _expansion_sums(weight, reduced, a, e, products=self.method == "cea")
             if self.method == "direct":
                 exponent = -reduced
@@ -208,13 +159,13 @@ class MemberMoments:
             raise UsageError("driving is 'given', but these frames have no driving potential")
         return self._checked(driving, "the driving potential", (len(energies),))
 
-    def _begin(self, energies, observables, estimators, driving):
+    def _begin(self, energies, observables, estimators, driving, biased):
         self.n_members = energies.shape[1]
         self._origin_h = self.beta * energies.mean(axis=0) - self.sampled_beta * driving.mean()
         self._origin_a = observables.mean(axis=0)
         self._origin_e = estimators.mean(axis=0)
-        self._extent = np.zeros(len(self._origin_a) + len(self._origin_e))
-        self._largest = {"w": np.full(1, -np.inf), "k": np.full(self.n_members, -np.inf)}
+        self._extent_a, self._extent_e = np.zeros_like(self._origin_a), np.zeros_like(self._origin_e)
+        self._largest = {"w": np.full(1, -np.inf if biased else 0.0), "k": np.full(self.n_members, -np.inf)}
 
     def _weights(self, kind, logarithms):
         """Exponentials beside the largest so far, by columns; the sums there are already are put on its scale."""
@@ -288,7 +239,8 @@ class MemberMoments:
         """Whether each observable is the same in every frame and for every member, (n_observables,) booleans."""
         origin = self._origin()
         scale = np.abs(origin).max(axis=1)
-        return (self._extent <= 1e-12 * scale) & (np.ptp(origin, axis=1) <= 1e-12 * scale)
+        extent = np.concatenate([self._extent_a, self._extent_e.max(axis=1)])
+        return (extent <= 1e-12 * scale) & (np.ptp(origin, axis=1) <= 1e-12 * scale)
 
     def block_averages(self):
         """Averages of single blocks over the sampling, to see where the approach to equilibrium ends.
@@ -396,23 +348,35 @@ def _expansion_sums(w, h, a, e, products):
 
     Parameters
     ----------
-    w : (n_blocks, n_frames) array, weights
+    w : (n_blocks, n_frames) array, weights, or None where all are 1
     h : (n_blocks, n_frames, n_members) array, reduced energies
     a : (n_blocks, n_frames, n_observables) array
     e : (n_blocks, n_frames, n_estimators, n_members) array
     products : bool, whether those of observables and energies are needed
     """
-    hh = h * h
-    wa, we = w[:, :, None] * a, w[:, :, None, None] * e
-    sums = {"w:1": w.sum(axis=1), "ww:1": np.einsum("bt,bt->b", w, w), "w:a": wa.sum(axis=1), "w:e": we.sum(axis=1)}
-    sums |= {"w:h": _weighted(w, h), "w:hh": _weighted(w, hh)}
+    n_members, n_observables = h.shape[2], a.shape[2]
+    powers = np.empty((*h.shape[:2], 2 * n_members))  # h and its square side by side: one product for both
+    powers[:, :, :n_members] = h
+    np.multiply(h, h, out=powers[:, :, n_members:])
+    ones = np.ones(h.shape[:2]) if w is None else w
+    wa, we = (a, e) if w is None else (w[:, :, None] * a, w[:, :, None, None] * e)
+    of_powers = _weighted(ones, powers)
+    sums = {"w:1": ones.sum(axis=1), "ww:1": np.einsum("bt,bt->b", ones, ones)}
+    sums |= {"w:a": _weighted(ones, a), "w:e": we.sum(axis=1)}
+    sums |= {"w:h": of_powers[:, :n_members], "w:hh": of_powers[:, n_members:]}
     if products:
-        sums |= {"ww:h": _weighted(w * w, h), "ww:hh": _weighted(w * w, hh)}
-        sums |= {"w:ah": wa.swapaxes(1, 2) @ h, "w:ahh": wa.swapaxes(1, 2) @ hh}
+        of_squares = of_powers if w is None else _weighted(w * w, powers)
+        sums |= {"ww:h": of_squares[:, :n_members], "ww:hh": of_squares[:, n_members:]}
+        of_observables = wa.swapaxes(1, 2) @ powers
+        sums |= {"w:ah": of_observables[:, :, :n_members], "w:ahh": of_observables[:, :, n_members:]}
+        hh = powers[:, :, n_members:]
+        of_h = np.einsum("btik,btk->bti", we, h)
         sums |= {"w:eh": np.einsum("btik,btk->bik", we, h), "w:ehh": np.einsum("btik,btk->bik", we, hh)}
-        of_estimators = (we.sum(axis=3) - np.einsum("btik,btk->bti", we, h)) / h.shape[2]
-        wy = np.concatenate([wa * (1 - h.mean(axis=2))[:, :, None], of_estimators], axis=2)
-        sums |= {"w:y": wy.sum(axis=1), "ww:y": _weighted(w, wy), "ww:yy": np.einsum("bti,bti->bi", wy, wy)}
+        wy = np.empty((*h.shape[:2], n_observables + e.shape[2]))
+        np.multiply(wa, 1 - (h @ np.full((n_members, 1), 1 / n_members)), out=wy[:, :, :n_observables])
+        np.divide(we.sum(axis=3) - of_h, n_members, out=wy[:, :, n_observables:])
+        sums |= {"w:y": _weighted(np.ones(h.shape[:2]), wy), "ww:y": _weighted(ones, wy)}
+        sums["ww:yy"] = np.einsum("bti,bti->bi", wy, wy)
     return sums
 
 

@@ -6,18 +6,12 @@ import warnings
 import numpy as np
 
 from comitia.errors import SeriesError, UsageError
-from comitia.thermodynamics.average import Average
+from comitia.thermodynamics.average import judged_average
+from comitia.thermodynamics.checks import CopiedFrames, judge_copies
 from comitia.thermodynamics.ensembles import driving_potential
 from comitia.thermodynamics.resampling import error_of_sum
 from comitia.thermodynamics.time_series import MINIMUM_FRAMES, as_series, block_sums
-from comitia.thermodynamics.verdicts import (
-    committee_error,
-    judge_committee,
-    judge_overlap,
-    judge_sampling,
-    within_two_errors,
-    worst,
-)
+from comitia.thermodynamics.verdicts import judge_overlap, within_two_errors
 from comitia.units import KB
 
 
@@ -31,6 +25,25 @@ def _free_energies(reduced, counts):
     with warnings.catch_warnings():  # it gives scipy options that scipy does not know
         warnings.simplefilter("ignore")
         return MBAR(reduced, counts).f_k
+
+
+def _check_connected(reduced, states):
+    """Refuse states whose free energies no number of iterations would find.
+
+    Two are connected where :math:`u_j - u_i` of frames of i and of j have values in common.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    sampled = np.unique(states)
+    connected = np.zeros((len(sampled), len(sampled)), dtype=bool)
+    for a, i in enumerate(sampled):
+        for b, j in enumerate(sampled[:a]):
+            difference = reduced[j] - reduced[i]
+            connected[a, b] = difference[states == i].min() <= difference[states == j].max()
+    n_parts, part = connected_components(connected, directed=False)
+    if n_parts > 1:
+        apart = ", ".join(map(str, sampled[part == part[0]]))
+        raise SeriesError(f"states {apart} and the others have no frames in common; sample states in between")
 
 
 class MultistateEnsemble:
@@ -95,6 +108,10 @@ class MultistateEnsemble:
         self.n_frames, self.n_members = energies.shape
         self._series = states if series is None else np.asarray(series)
         self._series = self._checked_series(n_frames)
+        copies = CopiedFrames()
+        for label in range(self._series.max() + 1):
+            copies.add(energies[self._series == label])
+        self._repeats = copies.repeats
         reduced = np.zeros((n_states, n_frames))
         if bias_energies is not None:
             bias = as_series(bias_energies, "the bias energies")
@@ -105,7 +122,7 @@ class MultistateEnsemble:
                 )
             reduced += bias.T
         sampled = driving_potential(energies, driving)
-        origins = energies.mean(axis=0), sampled.mean()
+        origins = np.median(energies, axis=0), np.median(sampled)  # a mean loses digits where atoms overlap
         energies, sampled = energies - origins[0], sampled - origins[1]
         reduced = (reduced + sampled) / (KB * temperatures)[:, None]
         beta = 1 / (KB * temperature)
@@ -115,6 +132,7 @@ class MultistateEnsemble:
             if target.shape != (n_frames,):
                 raise SeriesError(f"the bias of the averages has shape {target.shape} for {n_frames} frames")
         counts = np.bincount(states, minlength=n_states)
+        _check_connected(reduced, states)
         self.free_energies = _free_energies(reduced, counts)
         exponents = self.free_energies[:, None] - reduced
         largest = exponents.max(axis=0)
@@ -123,7 +141,9 @@ class MultistateEnsemble:
         self._belongs = (counts[:, None] * np.exp(exponents - log_mixture)).T
         score = np.eye(n_states)[states] - self._belongs
         curvature = np.diag(self._belongs.sum(axis=0)) - self._belongs.T @ self._belongs
-        self._of_free_energies = score @ np.linalg.pinv(curvature)
+        #: what each frame contributes to the f_j; f_0 is 0
+        self._of_free_energies = np.zeros_like(score)
+        self._of_free_energies[:, 1:] = score[:, 1:] @ np.linalg.pinv(curvature[1:, 1:], hermitian=True)
         self._deviation = beta * (energies - sampled[:, None])
         self.weights, self._logarithms = _normalised(-beta * (energies + target[:, None]) - log_mixture[:, None])
         self._sampling, _ = _normalised((-beta * (sampled + target) - log_mixture)[:, None])
@@ -160,15 +180,16 @@ class MultistateEnsemble:
         -------
         value, error : (n_members,) arrays
         """
-        influence = self._influence(self.weights, np.ones(self.weights.shape)) + self._of_free_energies[:, :1]
+        influence = self._influence(self.weights, np.ones(self.weights.shape))
         return -self._logarithms, error_of_sum(self._blocks(influence))
 
-    def average(self, observable):
+    def average(self, observable, findings=()):
         """Average under every member.
 
         Parameters
         ----------
         observable : (n_frames,) array, or (n_frames, n_members) member estimators
+        findings : (verdict, sentence) pairs, what else speaks against it
 
         Returns
         -------
@@ -181,46 +202,53 @@ class MultistateEnsemble:
                 f"the observable has shape {observable.shape} for {self.n_frames} frames and {self.n_members} members"
             )
         origin = observable.mean(axis=0)
-        shift = np.sum(self.weights * (observable - origin), axis=0)
-        members = origin + shift
+        members = origin + np.sum(self.weights * (observable - origin), axis=0)
         spread = np.sqrt(np.maximum(_variance(self._sampling, self._deviation), 0))
-        common = {
-            "members": members,
-            "mean": float(members.mean()),
-            "n_frames": self.n_frames,
-            "method": "mbar",
-            "second_order": None,
-            "spread": spread,
-        }
-        size = 1 / np.sum(self.weights**2, axis=0)
-        if np.ptp(observable) <= 1e-12 * np.abs(observable).max():
-            reason = "the observable is the same in every frame and for every member"
-            exact = {"statistical_error": None, "committee_error": None, "total_error": None}
-            return Average(**common, **exact, effective_sample_size=size, verdict="exact", reason=reason)
         influence = self._influence(self.weights, observable - members)
-        contributions = self._blocks(influence)
-        statistical = error_of_sum(contributions.mean(axis=1))
-        independent = np.sum((influence - influence.mean(axis=0)) ** 2, axis=0)
-        size = size / np.clip(error_of_sum(contributions, skewed=False) ** 2 / independent, 1, self.n_frames / 2)
-        several = self.n_members > 1
-        error, resolved = committee_error(members, contributions) if several else (None, False)
-        verdict, reason = worst(
+        contributions = self._blocks(influence) * np.sqrt(self._repeats)  # copies of frames add nothing
+        exact = bool(np.ptp(observable) <= 1e-12 * np.abs(observable).max())
+        size = 1 / np.sum(self.weights**2, axis=0)
+        if not exact:
+            independent = np.sum((influence - influence.mean(axis=0)) ** 2, axis=0)
+            size = size / np.clip(error_of_sum(contributions, skewed=False) ** 2 / independent, 1, self.n_frames / 2)
+        return judged_average(
+            members,
+            contributions,
+            size,
             [
+                judge_copies(self._repeats),
+                *findings,
+                self._judge_states(),
                 judge_overlap(size, spread, self._cumulants_agree),
-                judge_committee(error, resolved),
-                judge_sampling(size.min()),
-            ]
+            ],
+            size.min(),
+            exact,
+            n_frames=self.n_frames,
+            method="mbar",
+            second_order=None,
+            spread=spread,
         )
-        return Average(
-            **common,
-            statistical_error=statistical,
-            committee_error=error,
-            total_error=float(np.hypot(statistical, error or 0.0)),
-            effective_sample_size=size,
-            verdict=verdict,
-            reason=reason,
-            contributions=contributions,
-        )
+
+    def _judge_states(self):
+        r"""Whether every state is reached from every other through states that overlap.
+
+        :math:`O_{ij} = \sum_n N_j W_{nj} W_{ni}` is the probability to find a frame of state i in state j;
+        neighbours should have 0.03.
+
+        Klimovich, Shirts and Mobley, J. Comput.-Aided Mol. Des. 29, 397 (2015), doi:10.1007/s10822-015-9840-9.
+        """
+        from scipy.sparse.csgraph import connected_components
+
+        overlap = self._belongs.T @ self._belongs / self._belongs.sum(axis=0)[:, None]
+        for verdict, least in (("unreliable", 0.003), ("doubtful", 0.03)):
+            n_parts, part = connected_components(overlap >= least, connection="strong")
+            if n_parts > 1:
+                apart = ", ".join(map(str, np.flatnonzero(part == part[0])))
+                return (
+                    verdict,
+                    f"states {apart} overlap with the others by less than {least:g}: add states in between",
+                )
+        return "reliable", ""
 
     def _cumulants_agree(self):
         """Whether exponential average and second cumulant of the members agree within two errors, rms over members."""

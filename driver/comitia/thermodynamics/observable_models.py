@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from comitia.errors import SeriesError
-from comitia.thermodynamics.average import averages
+from comitia.thermodynamics.average import averages, json_entry
 from comitia.thermodynamics.resampling import error_of_sum
 from comitia.thermodynamics.reweighting import gather_moments
 from comitia.thermodynamics.time_series import as_series
@@ -42,19 +42,15 @@ class ModelAverage:
     reason: str
     n_frames: int = field(repr=False)
 
+    @property
+    def members(self):
+        """Mean over models under each potential, an (n_potentials,) array."""
+        return self.table.mean(axis=0)
+
     def as_dict(self, unit):
-        """The average as it stands in every JSON file, with the two parts of its committee error."""
-        return {
-            "value": self.mean,
-            "unit": unit,
-            "statistical_error": self.statistical_error,
-            "committee_error": self.committee_error,
-            "total_error": self.total_error,
-            "effective_sample_size": float(self.effective_sample_size.min()),
-            "verdict": self.verdict,
-            "model_error": self.model_error,
-            "potential_error": self.potential_error,
-        }
+        """The average as it stands in every JSON file, with the two parts of its committee error and the table."""
+        parts = {"model_error": self.model_error, "potential_error": self.potential_error}
+        return json_entry(self, unit) | parts | {"table": self.table.tolist()}
 
 
 def committee_variances(table):
@@ -125,7 +121,25 @@ def reweight_models(
             "both need two columns or more, or take `reweight`"
         )
     moments = gather_moments(list(models.T), member_energies, temperature, method, driving, bias, sampled_temperature)
-    by_model = averages(moments)
+    return combine_models(averages(moments))
+
+
+def combine_models(by_model):
+    """One average with the errors of the models and of the potentials, from those of every model.
+
+    Parameters
+    ----------
+    by_model : list of Average, of the same frames under at least two potentials, at least two of them
+
+    Returns
+    -------
+    ModelAverage, as in `reweight_models`
+    """
+    if len(by_model) < 2 or len(by_model[0].members) < 2:
+        raise SeriesError(
+            f"{len(by_model)} models of the observable, {len(by_model[0].members)} members of the potential; "
+            "their errors take two of each or more"
+        )
     table = np.stack([average.members for average in by_model])
     contributions = np.stack([average.contributions for average in by_model], axis=1)
     variances, noise = committee_variances(table), _noise(contributions)
@@ -145,5 +159,5 @@ def reweight_models(
         effective_sample_size=np.min([average.effective_sample_size for average in by_model], axis=0),
         verdict=verdict,
         reason=reason,
-        n_frames=moments.n_frames,
+        n_frames=by_model[0].n_frames,
     )

@@ -84,8 +84,13 @@ def block_inefficiency(sums):
 
     Sums of neighbouring pairs are positive and decreasing for a reversible dynamics; the sum ends at the
     first pair that is not above its own noise, :math:`\sqrt{2/n}` for n uncorrelated blocks, and each pair is at
-    most the one before. The result lies between 1 (anticorrelation is not made use of) and half the number
-    of blocks.
+    most the one before. The result is at most half the number of blocks, and at least
+
+    .. math:: 1 - \frac{2}{\sqrt n} \left(1 - \frac{32}{n}\right), \qquad n > 32
+
+    one standard error of :math:`2 \rho(1)` below 1 for many uncorrelated blocks: an estimate cut at 1 would be
+    8 % too large on average for 256 of them. The cut is at 1 for 32 and fewer, where the noise of the variance
+    itself asks for a larger error. Anticorrelation beyond that noise is not made use of.
 
     Parameters
     ----------
@@ -98,13 +103,28 @@ def block_inefficiency(sums):
     C. J. Geyer, Statist. Sci. 7, 473 (1992), doi:10.1214/ss/1177011137.
     """
     n_blocks = len(sums)
-    length = 1 << (2 * n_blocks - 1).bit_length()
-    covariance = np.fft.irfft(np.abs(np.fft.rfft(sums, n=length, axis=0)) ** 2, n=length, axis=0)[: n_blocks // 2 * 2]
-    pairs = covariance[0::2] + covariance[1::2]
-    seen = np.logical_and.accumulate(pairs > np.sqrt(2 / n_blocks) * covariance[0], axis=0)
-    total = np.where(seen, np.minimum.accumulate(np.where(seen, pairs, np.inf), axis=0), 0).sum(axis=0)
-    moves = covariance[0] > 0
-    return np.clip(np.where(moves, -1 + 2 * total / np.where(moves, covariance[0], 1), 1), 1, n_blocks / 2)
+    variance = np.einsum("bi,bi->i", sums, sums)
+    noise = np.sqrt(2 / n_blocks) * variance
+    total, least_pair = np.zeros(sums.shape[1]), np.full(sums.shape[1], np.inf)
+    going = np.flatnonzero(variance)
+    for lag in range(0, n_blocks // 2 * 2, 2):
+        pair = _covariance(sums, lag, going) + _covariance(sums, lag + 1, going)
+        above = pair > noise[going]
+        going, pair = going[above], pair[above]
+        if len(going) == 0:
+            break
+        least_pair[going] = np.minimum(least_pair[going], pair)
+        total[going] += least_pair[going]
+    moves = variance > 0
+    least = 1 - 2 / np.sqrt(n_blocks) * max(0.0, 1 - 32 / n_blocks)
+    return np.clip(np.where(moves, -1 + 2 * total / np.where(moves, variance, 1), 1), least, n_blocks / 2)
+
+
+def _covariance(sums, lag, columns):
+    """Sum over t of s(t) s(t + lag), an array over the columns."""
+    if len(columns) < sums.shape[1]:
+        sums = sums[:, columns]
+    return np.einsum("bi,bi->i", sums[: len(sums) - lag], sums[lag:])
 
 
 def statistical_inefficiency(series):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from comitia.thermodynamics import statistical_inefficiency
+from comitia.thermodynamics.time_series import statistical_inefficiency
 
 N_BLOCKS = 256
 N_CANDIDATES = 20
@@ -45,7 +45,8 @@ class Beginning:
         means = self._sums[: self._seen // self.length] / self.length
         if len(means) < 20:
             return np.zeros(means.shape[1], dtype=int)
-        candidates = np.unique(np.linspace(0, min(0.9 * len(means), len(means) - 10), N_CANDIDATES).astype(int))
+        last = min(0.9 * len(means), len(means) - 10)
+        candidates = np.array(sorted({int(start) for start in np.linspace(0, last, N_CANDIDATES)}))
         independent = np.array([(len(means) - t) / statistical_inefficiency(means[t:]) for t in candidates])
         best = candidates[independent.argmax(axis=0)] * self.length
         return np.where(independent.max(axis=0) >= 1.5 * independent[0], best, 0)
