@@ -10,13 +10,15 @@ import os
 import runpy
 import signal
 import sys
+import threading
 
 _PR_SET_PDEATHSIG = 1
+_told = threading.Lock()  # taken once: a handler can be interrupted by itself, even in `signal.signal`
 
 
 def _stop(number, frame):
-    signal.signal(number, signal.SIG_IGN)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if _told.acquire(blocking=False):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main():
