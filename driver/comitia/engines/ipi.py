@@ -161,6 +161,7 @@ def sample(
     folder.mkdir(parents=True, exist_ok=True)
     with run_folder.to_ourselves(folder) as lock:
         template, atoms = _template(run, folder, potential.species)
+        run_folder.Checkpoints(folder, run).mend(begun_here=False)
         state = run_folder.earlier_state(folder, run, potential_hash(model_path))
         first_step = 0 if state is None else state.step
         report = {
@@ -231,6 +232,7 @@ class _Sampling:
         self.folder, self.run, self.options, self.report = folder, run, options, report
         self._make_processes = make_processes
         self._counter = StepCounter(folder, run.step_files())
+        self._checkpoints = run_folder.Checkpoints(folder, run)
 
     def finish(self, state, progress):
         """Go from a saved state, or None, to the last step; the report."""
@@ -289,6 +291,7 @@ class _Sampling:
         """From a saved state, or None, until i-PI ends; whether the run is finished."""
         processes, patience = self._make_processes(), FAILED_STOP_TIMEOUT
         total_steps = self.report["total_steps"]
+        self._checkpoints.keep()
         try:
             processes.start(
                 _prepared(self.run, state, self.folder, total_steps, processes.nested_name), self.run, self.options
@@ -296,6 +299,7 @@ class _Sampling:
             self.report["logs"] = [child.log_path.name for child in (processes.ipi, *processes.clients)]
             while processes.check(step := self._counter.step()):
                 shown.update(step)
+                self._checkpoints.keep()
                 processes.ipi.wait(LOOK_EVERY)
             if processes.ipi.exit_code != 0:
                 raise PeerError(
@@ -310,5 +314,6 @@ class _Sampling:
             raise
         finally:
             processes.stop(patience)
+            self._checkpoints.mend(begun_here=True)
             with contextlib.suppress(SettingsError):
                 self.report["step"], _ = _outcome(self.folder, total_steps, processes.ipi, self.report["step"])

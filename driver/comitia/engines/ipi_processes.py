@@ -1,6 +1,7 @@
 """i-PI and its force clients as processes: started together, watched, and ended together."""
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -9,9 +10,9 @@ import time
 from pathlib import Path
 
 from comitia.engines import run_folder
-from comitia.engines.plumed import INSTALL, find_kernel
+from comitia.engines.plumed import require_kernel
 from comitia.engines.processes import Child, is_running, stop_all
-from comitia.errors import ModelError, NumericalError, PeerError, SettingsError, UncertaintyError
+from comitia.errors import ModelError, NumericalError, PeerError, UncertaintyError
 
 IPI_FIRST_TIMEOUT = 2.0  # s for i-PI to end after a client noticed that it is gone
 FAREWELL_TIMEOUT = 20.0  # s for one side to end after the other did
@@ -45,10 +46,14 @@ def _plumed(run):
     """The environment that PLUMED needs in i-PI, for an input that uses it."""
     if not run.uses_plumed:
         return {}
-    kernel = find_kernel()
-    if kernel is None:
-        raise SettingsError(f"{run.path}: <ffplumed> needs PLUMED, which is not installed; {INSTALL}")
-    return {"PLUMED_KERNEL": str(kernel)}
+    return {"PLUMED_KERNEL": str(require_kernel())}
+
+
+def _reporting(run):
+    """What comes before i-PI's script so that PLUMED is told of the first step, see `comitia.engines.ipi_plumed`."""
+    if not run.uses_plumed or importlib.util.find_spec("ipi") is None:  # i-PI may be in another environment
+        return []
+    return [Path(__file__).with_name("ipi_plumed.py")]
 
 
 class Processes:
@@ -77,10 +82,11 @@ class Processes:
         prefix = f"{self.sockets}/"
         self.ipi = Child(
             "i-PI",
-            [self._program, "-S", prefix, input_path],
+            [*_reporting(run), self._program, "-S", prefix, input_path],
             self.folder / "i-pi.log",
             self.folder,
-            {"OMP_NUM_THREADS": "1"} | _plumed(run),
+            # what it says at its end stays the last line of its log
+            {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | _plumed(run),
             (self._lock,),
         )
         model, template, n_clients, n_threads, more = client_options

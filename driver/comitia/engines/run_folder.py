@@ -10,6 +10,7 @@ from pathlib import Path
 
 from comitia.engines.ipi_input import IpiInput
 from comitia.errors import SettingsError
+from comitia.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +71,73 @@ def identity_of(folder, run):
     return read_record(folder).get("input_sha256", run.identity()) if _is_restart(folder, run) else run.identity()
 
 
+class Checkpoints:
+    """Copies of the checkpoints that i-PI overwrites in place: where it is killed meanwhile, only a part is there.
+
+    Parameters
+    ----------
+    folder : Path
+    run : IpiInput
+    """
+
+    def __init__(self, folder, run):
+        overwritten = [element for element in run.root.iterfind("output/checkpoint") if _is_overwritten(element)]
+        self._copies = {
+            Path(folder) / name: Path(folder) / f".{name}.whole" for name in _checkpoint_names(run, overwritten)
+        }
+        self._kept = {}  # path -> the stamp of what was copied
+
+    def keep(self):
+        """Copy what was written since the last look and is whole."""
+        for path, copy in self._copies.items():
+            with contextlib.suppress(FileNotFoundError):
+                stamp = _stamp(path)
+                if stamp != self._kept.get(path):
+                    content = path.read_bytes()
+                    if _is_whole(content) and _stamp(path) == stamp:
+                        write_atomic(copy, content)
+                        self._kept[path] = stamp
+
+    def mend(self, begun_here):
+        """Put the copy where only a part is, now that i-PI has ended; a first one of which there is none is removed.
+
+        Parameters
+        ----------
+        begun_here : bool, whether `keep` has followed this run, so that without a copy there was no state before
+        """
+        for path, copy in self._copies.items():
+            if path.exists() and not _is_whole(path.read_bytes()):
+                if copy.exists():
+                    log.warning("%s: i-PI was killed while it wrote it; the one before it is used", path)
+                    copy.replace(path)
+                elif begun_here:
+                    path.unlink()
+            copy.unlink(missing_ok=True)
+            self._kept.pop(path, None)
+
+
+def _is_overwritten(checkpoint):
+    return checkpoint.get("overwrite", "True").strip().lower() != "false"
+
+
+def _checkpoint_names(run, checkpoints):
+    return [f"{run.prefix}.{element.get('filename', 'restart').strip()}" for element in checkpoints]
+
+
+def _is_whole(content):
+    return content.rstrip().endswith(b"</simulation>")
+
+
+def _stamp(path):
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 def _states(folder, run):
     """Every saved state in `folder` that can be read, and the error of the last that cannot."""
     found, damage = [], None
-    checkpoints = [element.get("filename", "restart").strip() for element in run.root.iterfind("output/checkpoint")]
-    paths = [path for name in checkpoints for path in sorted(Path(folder).glob(f"{run.prefix}.{name}*"))]
+    names = _checkpoint_names(run, run.root.iterfind("output/checkpoint"))
+    paths = [path for name in names for path in sorted(Path(folder).glob(f"{name}*"))]
     for path in [Path(folder) / RESTART, *paths]:
         if path.is_file():
             try:
