@@ -65,8 +65,12 @@ def test_the_most_shared_proton_is_counted():
         ({"difference": [{"distance": [0, 1]}, {"angle": [0, 1, 2]}]}, "means nothing"),
         ({"proton_transfer": {"proton": 2}}, "between"),
         ({"distance": [0, 1], "angle": [0, 1, 2]}, "a collective variable is"),
+        ({"short_range_order": ["Cr", "Ni"]}, "pair: "),
+        ({"short_range_order": {"pair": ["Cr"], "cutoff": 3.0}}, "two elements"),
+        ({"short_range_order": {"pair": ["Cr", "Xx"], "cutoff": 3.0}}, "no atom of 'Xx'"),
+        ({"short_range_order": {"pair": ["Cr", "Cr"], "cutoff": 0}}, "must be a length"),
     ],
 )
 def test_what_makes_no_sense_is_refused(description, says):
     with pytest.raises(SettingsError, match=says):
-        parse(description, "observables.x")
+        parse(description, "observables.x", numbers=np.full(7, 24))

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from comitia.report.numbers import with_error
-from comitia.report.plots import study_figure
+from comitia.report.plots import _drawn_curves, study_figure
 from comitia.report.tables import print_results
 from comitia.study.settings import Report
 
@@ -67,3 +67,18 @@ def test_a_figure_is_a_png_with_or_without_profiles(tmp_path, profiles):
     study_figure(RESULTS | {"profiles": profiles}, Report(title="t", labels={"classical": "c"}), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert len(np.frombuffer(path.read_bytes(), np.uint8)) > 2000
+
+
+def test_averages_are_drawn_against_temperature(tmp_path):
+    """Those with a label, in one unit; an exact one has no committee error."""
+    names = {"r": ["r_100K", "r_200K"], "s": ["s_100K", "s_200K"], "potential": ["p_100K", "p_200K"]}
+    observables = {own: RESULTS["observables"]["r"] for name in ("r", "s") for own in names[name]}
+    observables["s_200K"] = observables["s_200K"] | {"committee_error": None}
+    observables |= {own: RESULTS["observables"]["r"] | {"unit": "eV"} for own in names["potential"]}
+    curves = {name: {"temperatures": [100.0, 200.0], "names": own} for name, own in names.items()}
+    results = RESULTS | {"profiles": {}, "observables": observables, "against_temperature": curves}
+    assert list(_drawn_curves(results, {})) == ["r", "s"]
+    assert list(_drawn_curves(results, {"s": "second"})) == ["s"]
+    study_figure(results, Report(title="t", labels={"s": "second"}), tmp_path / "one.png")
+    study_figure(results, Report(), tmp_path / "two.png")
+    assert (tmp_path / "two.png").read_bytes() != (tmp_path / "one.png").read_bytes()

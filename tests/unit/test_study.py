@@ -1,5 +1,6 @@
 """Settings, ledger and estimators of a study."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from ase import Atoms
 from models import cluster, crystal, small_model, write_ipi_xyz
 from numpy.testing import assert_allclose
 
+from comitia.engines.ipi_structure import read_initial_structure
 from comitia.errors import SeriesError, SettingsError, UsageError
 from comitia.study.expected import compare, read_expected
 from comitia.study.observables import SampledRun, averages, centroid_virial, check_observables, unit_factor
@@ -18,6 +20,7 @@ from comitia.study.runner import StudyRun
 from comitia.study.settings import merge, read_study
 from comitia.study.simulations import read_simulation
 from comitia.study.stages import Ledger
+from comitia.thermodynamics import profile, reweight
 from comitia.training import FitSettings
 from comitia.units import KB
 
@@ -180,6 +183,54 @@ def test_an_observable_that_cannot_be_had_is_refused(run, tmp_path, observable, 
         averages(study, {"hot": run}, small_model())
 
 
+def test_averages_and_profiles_are_freed_of_a_bias(run, tmp_path):
+    observables = {
+        "r": {"from": "hot", "cv": {"distance": [0, 1]}},
+        "f": {"from": "hot", "cv": {"distance": [0, 1]}, "profile": {"range": [2.0, 6.0], "bins": 8}},
+    }
+    distances = np.linalg.norm(run.positions[:, :, 1] - run.positions[:, :, 0], axis=-1)
+    bias = 0.02 * (distances.mean(axis=1) - 3.5)
+    biased = dataclasses.replace(run, bias=bias)
+    found = averages(study_of(tmp_path, observables), {"hot": biased}, small_model())
+    expected = reweight(distances.mean(axis=1), run.member_energies, 80.0, bias=bias)
+    assert_allclose(found["observables"]["r"]["value"], expected.mean, rtol=1e-12)
+    assert abs(expected.mean - reweight(distances.mean(axis=1), run.member_energies, 80.0).mean) > 1e-3
+    curve = profile(distances, np.linspace(2, 6, 9), run.member_energies, 80.0, bias=bias)
+    assert found["profiles"]["f"]["value"] == curve.as_dict()["value"]
+
+
+BIASED = (
+    ("<forces>", "<ffplumed name='p'><plumed_dat> plumed.dat </plumed_dat></ffplumed><forces>"),
+    ("</temperature></ensemble>", "</temperature><bias><force forcefield='p'/></bias></ensemble>"),
+)
+
+
+@pytest.mark.parametrize(
+    ("printed", "action", "says"),
+    [
+        (", ensemble_bias{electronvolt} ]", "RESTRAINT ARG=d AT=1 KAPPA=1", None),
+        (" ]", "RESTRAINT ARG=d AT=1 KAPPA=1", "print ensemble_bias"),
+        (", ensemble_bias{electronvolt} ]", "METAD ARG=d PACE=10 SIGMA=1 HEIGHT=1", "the bias grows"),
+        (", ensemble_bias{electronvolt} ]", "OPES_METAD ARG=d PACE=10 BARRIER=1", "the bias grows"),
+        (", ensemble_bias{electronvolt} ]", "# METAD was here", None),
+    ],
+)
+def test_a_study_takes_a_bias_that_it_can_take_out(tmp_path, printed, action, says):
+    text = (Path(__file__).resolve().parents[2] / "examples/zundel/classical.xml").read_text()
+    text = text.replace(" ]", printed, 1)
+    for old, new in BIASED:
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "biased.xml").write_text(text)
+    (tmp_path / "plumed.dat").write_text(f"d: DISTANCE ATOMS=1,2\n{action}\n")
+    (tmp_path / "zundel.xyz").write_text("1\n\nH 0 0 0\n")
+    if says is None:
+        assert read_simulation(tmp_path / "biased.xml").biased
+    else:
+        with pytest.raises(SettingsError, match=says):
+            read_simulation(tmp_path / "biased.xml")
+
+
 def test_units_convert_both_ways():
     assert_allclose(unit_factor("eV", "meV", ""), 1e3, rtol=1e-15)
     assert_allclose(unit_factor("eV", "kJ/mol", ""), 96.4853321, rtol=1e-8)
@@ -212,7 +263,9 @@ def test_starting_up_loads_nothing_heavy(command):
 
 
 @pytest.mark.parametrize("setting", ["quick", "long"])
-@pytest.mark.parametrize("path", ["inputs/study.yaml", "examples/zundel/study.yaml"])
+@pytest.mark.parametrize(
+    "path", ["inputs/study.yaml", *(f"examples/{name}/study.yaml" for name in ("zundel", "quantum-restraint", "alloy"))]
+)
 def test_what_is_shipped_can_be_read(tmp_path, path, setting):
     path = Path(__file__).resolve().parents[2] / path
     for source in path.parent.glob("*.*"):
@@ -222,7 +275,8 @@ def test_what_is_shipped_can_be_read(tmp_path, path, setting):
     assert fit_folder == tmp_path
     simulations = {name: read_simulation(tmp_path / sample.input) for name, sample in study.sample.items()}
     printed = {name: given.printed for name, given in simulations.items()}
-    check_observables(study, dict.fromkeys(simulations, 7), printed)
+    numbers = {name: read_initial_structure(given.structure).numbers for name, given in simulations.items()}
+    check_observables(study, numbers, printed)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from models import cluster, small_model
 from numpy.testing import assert_allclose
+from scipy.special import logsumexp
 
 from comitia.errors import SeriesError, SettingsError
 from comitia.files import file_hash
@@ -17,7 +18,7 @@ from comitia.study.perturbation import perturb_samples, shift_to_reference
 from comitia.study.perturbed_frames import evaluate_members, stored_frames
 from comitia.study.settings import read_study
 from comitia.study.strain import moved, strain_free_energy
-from comitia.thermodynamics import reweight_to_reference
+from comitia.thermodynamics import reweight_to_reference, uncorrelated_frames
 from comitia.units import KB
 
 STUDY = """
@@ -138,7 +139,7 @@ def test_the_shift_is_that_of_the_reweighted_average_and_its_error_covers_it():
 
 
 def test_samples_are_carried_to_a_reference(tmp_path, monkeypatch):
-    """A reference that is 5 % deeper, with a constant of its own: it enters nothing but the sample's own shift."""
+    """A reference six times as deep, with a constant of its own: it enters nothing but the sample's own shift."""
     potential, rng, beta = small_model(), np.random.default_rng(6), 1 / (KB * 80)
     runs = {}
     for name, n_beads in (("hot", 1), ("cold", 2)):
@@ -150,7 +151,7 @@ def test_samples_are_carried_to_a_reference(tmp_path, monkeypatch):
 
     def energies_of(structures, *_, **__):
         calls.append(len(structures))
-        return SimpleNamespace(energies=np.array([1.05 * potential.compute(atoms).energy + 7 for atoms in structures]))
+        return SimpleNamespace(energies=np.array([6 * potential.compute(atoms).energy + 7 for atoms in structures]))
 
     monkeypatch.setattr("comitia.engines.references.reference_energies", energies_of)
     text = STUDY.replace("frames: {hot: 50}", "frames: {hot: 40, cold: 30}")
@@ -161,16 +162,28 @@ def test_samples_are_carried_to_a_reference(tmp_path, monkeypatch):
     assert found.pop("checks") == {}
     found = found["dft"]
     assert calls == [sum(sample["n_frames"] * sample["n_beads"] for sample in found["samples"].values())]
-    work = {name: 0.05 * run.member_energies.mean(axis=1) for name, run in runs.items()}
     for sample in found["samples"].values():
         assert "value" not in sample
         assert set(sample["cumulants"]) == {"second", "second_error"}
-    if all(sample["n_frames"] == 40 for sample in found["samples"].values()):
-        shifts = {name: -np.log(np.mean(np.exp(-beta * one))) / beta for name, one in work.items()}
-        assert_allclose(found["differences"]["gap"]["value"], shifts["hot"] - shifts["cold"], rtol=1e-6)
+    energies = {name: run.member_energies.mean(axis=1) for name, run in runs.items()}
+    chosen = {name: uncorrelated_frames(energies[name], count) for name, count in (("hot", 40), ("cold", 30))}
+    assert {name: sample["n_frames"] for name, sample in found["samples"].items()} == {
+        name: len(frames) for name, frames in chosen.items()
+    }
+    shifts = {
+        name: -logsumexp(-beta * 5 * energies[name][frames], b=1 / len(frames)) / beta
+        for name, frames in chosen.items()
+    }
+    assert_allclose(found["differences"]["gap"]["value"], shifts["hot"] - shifts["cold"], rtol=1e-6)
     average = found["observables"]["r"]
     assert_allclose(average["value"], results["observables"]["r"]["value"] + average["shift"])
-    assert_allclose(average["total_error"], np.hypot(average["statistical_error"], average["perturbation_error"]))
+    # average and shift are of the same frames: one error of both, not two that are added
+    distances = np.linalg.norm(runs["hot"].positions[:, 0, 0] - runs["hot"].positions[:, 0, 1], axis=1)
+    of_model = energies["hot"][chosen["hot"]]
+    whole = reweight_to_reference(distances, of_model, 6 * of_model + 7, 80.0, chosen=chosen["hot"])
+    assert_allclose([average["value"], average["total_error"]], [whole.mean, whole.total_error], rtol=1e-6)
+    apart = np.hypot(average["statistical_error"], average["perturbation_error"])
+    assert 0.03 < abs(average["total_error"] / apart - 1) < 0.5
 
 
 class Einstein:

@@ -80,6 +80,43 @@ def _draw_profiles(axes, error_axes, results, report):
     error_axes.legend(loc="upper center", ncols=2, fontsize=8)
 
 
+def _drawn_curves(results, labels):
+    """Averages as functions of temperature, in the unit of the first: those that have a label, or all."""
+    curves = {}
+    for name, curve in results.get("against_temperature", {}).items():
+        if all(own in results["observables"] for own in curve["names"]):
+            curves[name] = curve["temperatures"], [results["observables"][own] for own in curve["names"]]
+    units = [averages[0]["unit"] for _, averages in curves.values()]
+    curves = {name: curve for name, curve in curves.items() if curve[1][0]["unit"] == units[0]}
+    return {name: curve for name, curve in curves.items() if name in labels} or curves
+
+
+def _draw_against_temperature(axes, error_axes, curves, report):
+    """Averages at several temperatures, with the committee's error (thick bar) and the total one (thin bar)."""
+    colours = itertools.cycle(COLOURS)
+    shift = itertools.count(-(len(curves) // 2))  # bars of one temperature stand side by side
+    for (name, (temperatures, averages)), colour in zip(curves.items(), colours, strict=False):
+        x = np.array(temperatures) + 0.006 * (temperatures[-1] - temperatures[0]) * next(shift)
+        value, statistical, committee = (
+            _as_array([average[key] for average in averages])
+            for key in ("value", "statistical_error", "committee_error")
+        )
+        axes.plot(x, value, "o-", color=colour, ms=3, lw=1.2, label=report.labels.get(name, name))
+        axes.errorbar(x, value, np.hypot(statistical, np.nan_to_num(committee)), color=colour, ls="", lw=0.8)
+        axes.errorbar(x, value, committee, color=colour, ls="", lw=2.4)
+        error_axes.plot(x, committee, "o-", color=colour, ms=2, lw=1.2)
+        error_axes.plot(x, statistical, "o", color=colour, ms=2, lw=1.0, ls=(0, (2, 2)))
+    axes.set_ylabel(report.labels.get("y", "average"))
+    axes.tick_params(labelbottom=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    error_axes.set_xlabel("temperature / K")
+    error_axes.set_ylabel("error")
+    error_axes.set_yscale("log")
+    error_axes.plot([], [], color="0.3", lw=1.2, label="committee")
+    error_axes.plot([], [], color="0.3", lw=1.0, ls=(0, (2, 2)), label="statistical")
+    error_axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+
+
 def _draw_parity(axes, reference, predicted, title, unit, error):
     axes.plot(reference, predicted, ".", ms=2.5, color=COLOURS[1], alpha=0.5, mew=0)
     ends = [min(reference.min(), predicted.min()), max(reference.max(), predicted.max())]
@@ -126,7 +163,8 @@ def png_figure(path, size):
 
 
 def study_figure(results, report, path, parity=None):
-    """Free-energy profiles of a study with their bands; beside them the potential against its reference.
+    """Free-energy profiles of a study with their bands, or where it has none averages against temperature; beside them
+    the potential against its reference.
 
     Parameters
     ----------
@@ -138,8 +176,11 @@ def study_figure(results, report, path, parity=None):
     with png_figure(path, (8.0, 4.8) if parity else (5.2, 4.8)) as figure:
         halves = figure.subfigures(1, 2, width_ratios=[2.1, 1]) if parity else [figure.subfigures()]
         main, errors = halves[0].subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        curves = _drawn_curves(results, report.labels)
         if results["profiles"]:
             _draw_profiles(main, errors, results, report)
+        elif curves:
+            _draw_against_temperature(main, errors, curves, report)
         else:
             main.set_axis_off()
             errors.set_axis_off()

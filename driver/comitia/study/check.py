@@ -101,9 +101,10 @@ def _describe(check, settings, split):
 
 def _try_baseline(settings, folder, structures):
     from comitia.engines.baselines import open_baseline
+    from comitia.engines.sources import LAMMPS
     from comitia.training.corrections import corrected
 
-    if settings.baseline.workers is not None:
+    if not (settings.baseline.workers or LAMMPS).startswith(LAMMPS):
         warnings.warn(f"baseline: workers must connect to {settings.baseline.workers}; it was not tried", stacklevel=2)
         return
     baseline = open_baseline(settings.baseline, folder, Path.cwd(), n_threads=settings.threads)
@@ -111,7 +112,7 @@ def _try_baseline(settings, folder, structures):
 
 
 def check_study(path):
-    """Check a STUDY.yaml: its fit, the input of every sample, what is averaged.
+    """Check a STUDY.yaml: its fit, the input of every sample, what is averaged, what a perturbation needs.
 
     Returns
     -------
@@ -121,8 +122,9 @@ def check_study(path):
     from comitia.settings import convert
     from comitia.structures import check_species
     from comitia.study.observables import check_observables
+    from comitia.study.perturbation import check_perturbation
     from comitia.study.settings import read_study
-    from comitia.study.simulations import read_simulation
+    from comitia.study.simulations import of_ensembles, read_simulation
     from comitia.training import FitSettings
 
     check, folder = Check(), Path(path).parent
@@ -136,7 +138,7 @@ def check_study(path):
         check.findings.append(refusal(f"{path}, fit: baseline: a study samples with the model alone; leave it out"))
     species = _check_fit(check, settings, fit_folder)
     fitted = folder / (setting or "results") / "model.safetensors"
-    check.facts["samples"], n_atoms, printed = {}, {}, {}
+    check.facts["samples"], simulations, numbers = {}, {}, {}
     for name, sample in study.sample.items():
         of_input = check_input(folder / sample.input, fitted if fitted.is_file() else None)
         check.facts["samples"][name] = of_input.facts
@@ -144,10 +146,14 @@ def check_study(path):
         simulation = check.attempt(read_simulation, folder / sample.input)
         atoms = simulation and check.attempt(read_initial_structure, simulation.structure)
         if atoms is not None:
-            n_atoms[name], printed[name] = len(atoms), simulation.printed
+            numbers[name], simulations[name] = atoms.numbers, simulation
             if species is not None:
                 check.attempt(check_species, atoms, sorted(species), str(simulation.structure))
-    if len(printed) == len(study.sample):
-        check.attempt(check_observables, study, n_atoms, printed)
+    if len(simulations) == len(study.sample):
+        check.attempt(of_ensembles, study.observables, simulations)
+        printed = {name: simulation.printed for name, simulation in simulations.items()}
+        check.attempt(check_observables, study, numbers, printed)
+        if study.perturb is not None:
+            check.attempt(check_perturbation, study, folder, simulations)
     check.findings = list(dict.fromkeys(check.findings))  # samples share files
     return check

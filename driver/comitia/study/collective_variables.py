@@ -6,6 +6,9 @@
     {absolute: CV}                                 without its sign
     {proton_transfer: {proton: h, between: [i, j]}}
                                                    |r_h - r_i| - |r_h - r_j|, Å; zero where the proton is shared
+    {short_range_order: {pair: [Cr, Ni], cutoff: 3.1}}
+                                                   Warren-Cowley parameter of two elements (or of one, named twice) for
+                                                   the neighbours within a cutoff, Å
 
 Atoms are counted from 0.
 """
@@ -15,6 +18,7 @@ import difflib
 import numpy as np
 
 from comitia.errors import SettingsError
+from comitia.study.short_range_order import warren_cowley
 
 MOST_SHARED = 0.99
 """Fraction of the configurations in which the proton of `proton_transfer` must be the most shared one."""
@@ -60,7 +64,7 @@ class Distance:
 
     unit = "Å"
 
-    def __init__(self, arguments, where):
+    def __init__(self, arguments, where, numbers):
         self.i, self.j = self.atoms = _indices(arguments, 2, where)
 
     def __call__(self, positions, cells=None):
@@ -72,7 +76,7 @@ class Angle:
 
     unit = "degree"
 
-    def __init__(self, arguments, where):
+    def __init__(self, arguments, where, numbers):
         self.i, self.j, self.k = self.atoms = _indices(arguments, 3, where)
 
     def __call__(self, positions, cells=None):
@@ -85,10 +89,10 @@ class Angle:
 class Difference:
     """The first collective variable minus the second."""
 
-    def __init__(self, arguments, where):
+    def __init__(self, arguments, where, numbers):
         if not isinstance(arguments, list) or len(arguments) != 2:
             raise SettingsError(f"{where}: expected two collective variables, not {arguments!r}")
-        self.first, self.second = (parse(argument, where) for argument in arguments)
+        self.first, self.second = (parse(argument, where, numbers) for argument in arguments)
         if self.first.unit != self.second.unit:
             raise SettingsError(f"{where}: the difference of {self.first.unit} and {self.second.unit} means nothing")
         self.unit = self.first.unit
@@ -101,8 +105,8 @@ class Difference:
 class Absolute:
     """A collective variable without its sign."""
 
-    def __init__(self, arguments, where):
-        self.inner = parse(arguments, where)
+    def __init__(self, arguments, where, numbers):
+        self.inner = parse(arguments, where, numbers)
         self.unit, self.atoms = self.inner.unit, self.inner.atoms
 
     def __call__(self, positions, cells=None):
@@ -114,7 +118,7 @@ class ProtonTransfer:
 
     unit = "Å"
 
-    def __init__(self, arguments, where):
+    def __init__(self, arguments, where, numbers):
         if not isinstance(arguments, dict) or set(arguments) != {"proton", "between"}:
             raise SettingsError(f"{where}: expected {{proton: ATOM, between: [ATOM, ATOM]}}, not {arguments!r}")
         between = arguments["between"] if isinstance(arguments["between"], list) else [arguments["between"]]
@@ -145,22 +149,59 @@ class ProtonTransfer:
         return float(np.mean(np.abs(self(positions, cells)) <= np.min(others, axis=0)))
 
 
+class ShortRangeOrder:
+    """Warren-Cowley parameter of two elements, see `comitia.study.short_range_order`; it has no unit."""
+
+    unit = "1"
+
+    def __init__(self, arguments, where, numbers):
+        if not isinstance(arguments, dict) or set(arguments) != {"pair", "cutoff"}:
+            raise SettingsError(f"{where}: expected {{pair: [ELEMENT, ELEMENT], cutoff: LENGTH}}, not {arguments!r}")
+        pair, self.cutoff = arguments["pair"], arguments["cutoff"]
+        if not isinstance(self.cutoff, int | float) or not 0 < self.cutoff < float("inf"):
+            raise SettingsError(f"{where}: the cutoff must be a length in Å, not {self.cutoff!r}")
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise SettingsError(f"{where}: expected the symbols of two elements, not {pair!r}")
+        self.groups = [self._group(symbol, numbers, where) for symbol in pair]
+        self.atoms = np.flatnonzero(self.groups[0] | self.groups[1]).tolist()
+
+    @staticmethod
+    def _group(symbol, numbers, where):
+        from ase.data import atomic_numbers
+
+        group = np.asarray(numbers) == atomic_numbers.get(symbol, -1)
+        if not group.any():
+            raise SettingsError(f"{where}: there is no atom of {symbol!r} in the sample; name elements that it holds")
+        return group
+
+    def __call__(self, positions, cells=None):
+        frames = positions.reshape(-1, *positions.shape[-2:])
+        boxes = [None] * len(frames) if cells is None else cells.reshape(-1, 3, 3)
+        values = [
+            warren_cowley(*self.groups, frame, cell, cell is not None, self.cutoff)
+            for frame, cell in zip(frames, boxes, strict=True)
+        ]
+        return np.array(values).reshape(positions.shape[:-2])
+
+
 VOCABULARY = {
     "distance": Distance,
     "angle": Angle,
     "difference": Difference,
     "absolute": Absolute,
     "proton_transfer": ProtonTransfer,
+    "short_range_order": ShortRangeOrder,
 }
 
 
-def parse(description, where):
+def parse(description, where, numbers=()):
     """The collective variable that a mapping describes: a callable of positions, with `unit` and `atoms`.
 
     Parameters
     ----------
     description : mapping with one key, a word of the vocabulary
     where : str, the place in the input, for messages
+    numbers : (n_atoms,) atomic numbers of the sample
     """
     if not isinstance(description, dict) or len(description) != 1:
         raise SettingsError(f"{where}: a collective variable is {{WORD: ...}}, not {description!r}")
@@ -169,7 +210,7 @@ def parse(description, where):
         near = difflib.get_close_matches(str(word), VOCABULARY, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VOCABULARY)}"
         raise SettingsError(f"{where}: unknown collective variable {word!r}; {hint}")
-    return VOCABULARY[word](arguments, f"{where}.{word}")
+    return VOCABULARY[word](arguments, f"{where}.{word}", numbers)
 
 
 def proton_transfers(variable):

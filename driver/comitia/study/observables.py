@@ -56,6 +56,7 @@ class SampledRun:
     properties : name -> (values (n_frames,), unit), as in the property file
     positions : (n_frames, n_beads, n_atoms, 3) array, Å
     cells : (n_frames, 3, 3) array, Å, lattice vectors in rows
+    bias : (n_frames,) array, eV, averaged over beads, of which averages are to be freed; None without one
     """
 
     name: str
@@ -67,6 +68,7 @@ class SampledRun:
     properties: dict
     positions: np.ndarray
     cells: np.ndarray
+    bias: np.ndarray | None = None
 
     @property
     def n_beads(self):
@@ -134,11 +136,11 @@ def _check_estimator(estimator, column, where):
     return float(difference)
 
 
-def _checked_variable(description, n_atoms, where):
+def _checked_variable(description, numbers, where):
     """The collective variable of a description, its atoms among those of the sample."""
-    variable = parse(description, where)
-    if max(variable.atoms) >= n_atoms:
-        raise SettingsError(f"{where}: there is no atom {max(variable.atoms)}; the last one is {n_atoms - 1}")
+    variable = parse(description, where, numbers)
+    if max(variable.atoms) >= len(numbers):
+        raise SettingsError(f"{where}: there is no atom {max(variable.atoms)}; the last one is {len(numbers) - 1}")
     return variable
 
 
@@ -159,23 +161,23 @@ def _checked_property(name, n_atoms, printed, where):
     return None
 
 
-def check_observables(study, atoms, printed):
+def check_observables(study, numbers, printed):
     """Refuse, before anything is sampled, an observable that could not be had afterwards.
 
     Parameters
     ----------
     study : StudySettings
-    atoms : number of atoms by name of the sample
+    numbers : atomic numbers by name of the sample
     printed : names of the properties that i-PI prints, by name of the sample
     """
     for name, observable in study.observables.items():
-        where, n_atoms = f"observables.{name}", atoms[observable.source]
+        where, found = f"observables.{name}", numbers[observable.source]
         if observable.cv is not None:
-            unit = _checked_variable(observable.cv, n_atoms, where).unit
+            unit = _checked_variable(observable.cv, found, where).unit
         elif observable.relative_to is not None:
             unit = "eV"
         else:
-            _checked_property(observable.property, n_atoms, printed[observable.source], where)
+            _checked_property(observable.property, len(found), printed[observable.source], where)
             unit = "eV" if observable.property.startswith(("potential", "kinetic_cv")) else None
         if unit is not None and observable.unit is not None:
             unit_factor(unit, observable.unit, where)
@@ -197,7 +199,7 @@ def _property_series(run, name, potential, where):
 
 def cv_series(run, description, where):
     """The collective variable of every bead, (n_frames, n_beads); its unit; how well its protons are shared."""
-    variable = _checked_variable(description, len(run.numbers), where)
+    variable = _checked_variable(description, run.numbers, where)
     cells = np.repeat(run.cells[:, None], run.n_beads, axis=1) if run.pbc.all() else None
     if run.pbc.any() and not run.pbc.all():
         raise SettingsError(f"{where}: collective variables are for molecules or three periodic directions")
@@ -232,7 +234,7 @@ def _free_energy(value, statistical_error, committee_error, found, unit, where):
 
 
 def averages(study, runs, potential):
-    """Every observable of a study.
+    """Every observable of a study, under the members alone: a bias that helped to sample is taken out.
 
     Parameters
     ----------
@@ -266,13 +268,19 @@ def averages(study, runs, potential):
             bins = observable.profile
             edges = np.linspace(*bins.range, bins.bins + 1)
             curve = profile(
-                values, edges, run.member_energies, run.temperature, method=method, symmetric=bins.symmetric
+                values,
+                edges,
+                run.member_energies,
+                run.temperature,
+                method=method,
+                bias=run.bias,
+                symmetric=bins.symmetric,
             )
             results["profiles"][name] = {**curve.as_dict(), "x_unit": wanted}
             continue
         if observable.cv is not None:
             values = values.mean(axis=1)
-        average = reweight(values, run.member_energies, run.temperature, method=method)
+        average = reweight(values, run.member_energies, run.temperature, method=method, bias=run.bias)
         if average.verdict == "exact":
             results["references"][name] = {"value": average.mean, "unit": wanted}
         else:

@@ -9,14 +9,56 @@ import sys
 
 import numpy as np
 
-from comitia.errors import SeriesError
+from comitia.errors import SeriesError, SettingsError
 from comitia.potential import load
 from comitia.report.perturbation import perturbation_figure
 from comitia.study.observables import cv_series, plain_unit, unit_factor
 from comitia.study.perturbed_frames import STORED_TOLERANCE, chosen_frames, evaluate_members, stored_frames
-from comitia.thermodynamics import Profile, calibration_test, corrected_profile, difference, perturb
+from comitia.thermodynamics import (
+    Profile,
+    calibration_test,
+    corrected_profile,
+    difference,
+    perturb,
+    reweight_to_reference,
+)
 from comitia.thermodynamics.time_series import error_of_mean
 from comitia.units import KB
+
+
+def check_perturbation(study, folder, simulations):
+    """Refuse, before anything has been sampled, what the stage `perturb` could not do at the end.
+
+    Parameters
+    ----------
+    study : StudySettings
+    folder : Path, what the paths in the study are relative to
+    simulations : dict of `comitia.study.simulations.Simulation` by sample
+
+    Raises
+    ------
+    SettingsError
+        if a sample cannot be perturbed, a file is not there, or an engine that is started here cannot be made.
+    """
+    from comitia.engines.force_engines import open_engine
+
+    settings = study.perturb
+    for name in settings.frames:
+        if simulations[name].replicas:
+            raise SettingsError(
+                f"perturb.frames: {name} is a replica exchange, of which no perturbation is made; name a sample of one "
+                "temperature"
+            )
+    stored = settings.stored
+    for name in (stored.frames, stored.model) if stored is not None else ():
+        if not (folder / name).is_file():
+            raise SettingsError(f"perturb.stored: {folder / name} is not there; correct the path")
+    if stored is not None and not stored.recompute:
+        return
+    for reference in settings.references.values():
+        if not reference.engine.startswith(("unix:", "tcp:", "lammps:")):  # processes that come when it is their turn
+            with _modules_in(folder), open_engine(reference.engine):
+                pass
 
 
 def perturb_samples(study, folder, runs, potential, results, scratch, progress=True):
@@ -66,7 +108,7 @@ def perturb_samples(study, folder, runs, potential, results, scratch, progress=T
         if len(differences):
             checks[f"perturb.{name}.largest_difference_to_stored"] = float(np.abs(differences).max())
             checks[f"perturb.{name}.recomputed"] = len(differences)
-        found[name] = perturbed(study, name, frames, energies, results, alpha, scratch)
+        found[name] = perturbed(study, name, runs if stored is None else {}, frames, energies, results, alpha, scratch)
     return found | {"checks": checks}
 
 
@@ -183,13 +225,14 @@ def _of_one_sample(found, trained):
     return given
 
 
-def perturbed(study, name, frames, energies, results, alpha, figures):
+def perturbed(study, name, runs, frames, energies, results, alpha, figures):
     """Everything that one reference says.
 
     Parameters
     ----------
     study : StudySettings
     name : of the reference
+    runs : dict of SampledRun by sample, from which the frames were chosen; empty where they are of earlier ones
     frames : dict of ReferenceFrames by sample
     energies : dict of (n_frames, n_beads) arrays, eV, of the reference
     results : dict, the averages and profiles of the study, see `comitia.study.observables.averages`
@@ -225,7 +268,7 @@ def perturbed(study, name, frames, energies, results, alpha, figures):
         label: difference(free_energies[first], free_energies[second]).as_dict()
         for label, (first, second) in study.perturb.differences.items()
     }
-    given |= _observables(study, kept, free_energies, results)
+    given |= _observables(study, runs, kept, free_energies, results)
     return given
 
 
@@ -239,7 +282,7 @@ def _profile(curve):
     return Profile(**arrays, total_error=arrays["statistical_error"], members=nothing, density=nothing[0])
 
 
-def _observables(study, kept, free_energies, results):
+def _observables(study, runs, kept, free_energies, results):
     """Averages and profiles of collective variables under the reference."""
     found = {"observables": {}, "profiles": {}}
     for name, observable in study.observables.items():
@@ -272,12 +315,18 @@ def _observables(study, kept, free_energies, results):
         shift, error = shift_to_reference(
             values.mean(axis=1), frames.model_energies.mean(axis=1), energies.mean(axis=1), frames.temperature
         )
-        found["observables"][name] = _corrected(results["observables"][name], shift, error, judged)
+        given = found["observables"][name] = _corrected(results["observables"][name], shift, error, judged)
+        if observable.source in runs:
+            run = runs[observable.source]
+            of_all = cv_series(run, observable.cv, where)[0].mean(axis=1) * unit_factor(unit, wanted, where)
+            chosen = np.searchsorted(run.steps, frames.steps)
+            together = reweight_to_reference(of_all, frames.model_energies, energies, frames.temperature, chosen=chosen)
+            given["total_error"] = together.total_error
     return found
 
 
 def _corrected(average, shift, error, judged):
-    """An average carried to the reference; the committee's error no longer enters."""
+    """An average carried to the reference by independent frames; the committee's error no longer enters."""
     return {
         "value": average["value"] + shift,
         "unit": average["unit"],

@@ -104,6 +104,8 @@ def chosen_frames(run, count, potential):
     """
     from comitia.thermodynamics import uncorrelated_frames
 
+    if run.bias is not None:
+        raise SeriesError(f"perturb.frames: sample {run.name} is biased; perturb one that was sampled without a bias")
     chosen = uncorrelated_frames(run.member_energies.mean(axis=1), count)
     positions, cells = run.positions[chosen], run.cells[chosen]
     return ReferenceFrames(

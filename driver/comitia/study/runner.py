@@ -17,7 +17,7 @@ from comitia.files import file_hash, write_json
 from comitia.settings import convert
 from comitia.study.observables import averages, check_observables
 from comitia.study.settings import read_study
-from comitia.study.simulations import read_run, read_simulation
+from comitia.study.simulations import of_ensembles, read_runs, read_simulation
 from comitia.study.stages import Ledger, digest
 
 MODEL = "model.safetensors"
@@ -50,10 +50,11 @@ class StudyRun:
         }
         self.fit_settings = self._fit_settings()
         self._fit_inputs()
-        atoms = {name: len(read_initial_structure(given.structure)) for name, given in self.simulations.items()}
-        check_observables(self.study, atoms, {name: given.printed for name, given in self.simulations.items()})
-        _check_programs(self.study)
-        self._stored_files()
+        numbers = {name: read_initial_structure(given.structure).numbers for name, given in self.simulations.items()}
+        check_observables(self.study, numbers, {name: given.printed for name, given in self.simulations.items()})
+        self.observables, self.against_temperature = of_ensembles(self.study.observables, self.simulations)
+        _check_programs()
+        self._check_perturbation()
         self.folder.mkdir(parents=True, exist_ok=True)
         if restart:
             for stale in (self.folder / "stages.json", self.folder / RESULTS):
@@ -169,12 +170,13 @@ class StudyRun:
         from comitia.potential import load
 
         potential = load(self.folder / MODEL)
-        runs = {name: self._read_run(name) for name in self.study.sample}
-        found = averages(self.study, runs, potential)
+        runs = {key: run for name in self.study.sample for key, run in self._read_runs(name).items()}
+        found = averages(msgspec.structs.replace(self.study, observables=self.observables), runs, potential)
         results = {
             "study": self.path.name,
             "setting": self.setting,
             **found,
+            "against_temperature": self.against_temperature,
             "samples": {
                 name: {
                     "temperature": run.temperature,
@@ -191,8 +193,8 @@ class StudyRun:
         write_json(self.folder / AVERAGES, results)
         return [self.folder / AVERAGES]
 
-    def _read_run(self, name):
-        return read_run(name, self.simulations[name], self.folder / "sample" / name, self._first_step(name))
+    def _read_runs(self, name):
+        return read_runs(name, self.simulations[name], self.folder / "sample" / name, self._first_step(name))
 
     def _model(self, potential):
         report = json.loads((self.folder / MODEL).with_suffix(".json").read_text(encoding="utf-8"))
@@ -210,11 +212,13 @@ class StudyRun:
     def _stored_files(self):
         """Digests of the files with stored frames and their model; empty without them."""
         stored = self.study.perturb and self.study.perturb.stored
-        paths = [self.path.parent / name for name in (stored.frames, stored.model)] if stored else []
-        for path in paths:
-            if not path.is_file():
-                raise SettingsError(f"{self.path}, perturb.stored: {path} is not there; correct the path")
-        return [file_hash(path) for path in paths]
+        return [file_hash(self.path.parent / name) for name in (stored.frames, stored.model)] if stored else []
+
+    def _check_perturbation(self):
+        from comitia.study.perturbation import check_perturbation
+
+        if self.study.perturb is not None:
+            check_perturbation(self.study, self.path.parent, self.simulations)
 
     def _perturb_inputs(self):
         return {
@@ -233,7 +237,7 @@ class StudyRun:
         found = perturb_samples(
             self.study,
             self.path.parent,
-            {name: self._read_run(name) for name in samples},
+            {name: self._read_runs(name)[name] for name in samples},
             potential,
             self._read(AVERAGES),
             self.folder / "perturb",
@@ -282,16 +286,13 @@ class StudyRun:
         return structures, predictions
 
 
-def _check_programs(study):
+def _check_programs():
     """What the last stages need is there before the first one begins."""
     from comitia.engines.ipi import find_ipi
 
     find_ipi()
     if importlib.util.find_spec("matplotlib") is None:
         raise SettingsError("matplotlib, which draws the figure, is not installed; pip install 'comitia[report]'")
-    references = study.perturb.references.values() if study.perturb is not None else ()
-    if any(one.engine.startswith("pyscf:") for one in references) and importlib.util.find_spec("pyscf") is None:
-        raise SettingsError("PySCF, which computes a reference, is not installed; pip install 'comitia[reference]'")
 
 
 def _versions():

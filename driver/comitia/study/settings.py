@@ -50,7 +50,7 @@ class Observable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
 
     Attributes
     ----------
-    source : name of the sample (key `from`)
+    source : name of the sample (key `from`); of a replica exchange every temperature has an average of its own
     property : a column of i-PI's property file
     cv : a collective variable of the bead positions, see `comitia.study.collective_variables`
     relative_to : another sample, of the same crystal in another cell: the free energy of `source` less that of it

@@ -69,6 +69,8 @@ def check_strain(run, origin, where):
     if not same or not (run.pbc.all() and origin.pbc.all()):
         raise SeriesError(f"{where}: compare crystals of the same atoms at the same temperature")
     for sampled in (run, origin):
+        if sampled.bias is not None:
+            raise SeriesError(f"{where}: sample {sampled.name} is biased; sample it without the bias")
         if np.ptp(sampled.cells, axis=0).max() > 1e-9:
             raise SeriesError(f"{where}: the cell of sample {sampled.name} changes; sample at constant volume")
 
