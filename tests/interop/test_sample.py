@@ -224,6 +224,26 @@ FLUSH STRIDE=1
 """
 
 
+def hold_between_checkpoints(ipi, path):
+    """Stop i-PI where its checkpoint is whole; what that holds."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        os.kill(ipi, signal.SIGSTOP)
+        saved = path.read_bytes()
+        if saved.rstrip().endswith(b"</simulation>"):
+            return saved
+        os.kill(ipi, signal.SIGCONT)
+        assert time.monotonic() < deadline, "no whole checkpoint"
+        time.sleep(0.01)
+
+
+def wait_for_copy(path, content):
+    deadline = time.monotonic() + PATIENCE
+    while not path.is_file() or path.read_bytes() != content:
+        assert time.monotonic() < deadline, "the checkpoint was not copied"
+        time.sleep(0.05)
+
+
 @pytest.mark.skipif(find_kernel() is None, reason=f"no PLUMED kernel; {INSTALL}")
 def test_a_biased_run_that_is_killed_goes_on_with_every_hill_once(folder):
     total = 300
@@ -236,10 +256,9 @@ def test_a_biased_run_that_is_killed_goes_on_with_every_hill_once(folder):
     process = start(folder, steps=total)
     wait_for_step(folder, 50, process)
     (ipi,) = [pid for pid in _children(process) if "serve" not in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(ipi, signal.SIGSTOP)
-    time.sleep(0.5)  # for the checkpoint to be copied; the next one is cut short as if it was being written
-    assert (folder / ".nve.checkpoint.whole").is_file()
-    os.truncate(folder / "nve.checkpoint", 1000)
+    saved = hold_between_checkpoints(ipi, folder / "nve.checkpoint")
+    wait_for_copy(folder / ".nve.checkpoint.whole", saved)
+    os.truncate(folder / "nve.checkpoint", 1000)  # as if the next one was being written
     os.kill(ipi, signal.SIGKILL)
     code, said = finish(process)
     assert code == 0, said

@@ -202,7 +202,7 @@ def test_evidence_is_the_marginal_likelihood(parameters, shape):
     at = evidence.start(1e-2) + np.array(parameters)
     kind_weights, log_penalty = evidence.unpack(at)
     expected = brute_force_evidence(dense, kind_weights, precision_of(np.exp(log_penalty), shape))
-    assert_allclose(evidence(at)[0], expected, rtol=1e-9)
+    assert_allclose(evidence(at)[0], expected, atol=1e-6)  # brute force: the condition of its covariance, 5e9, in ulp
 
 
 @pytest.mark.parametrize("shape", [SHAPE, SHARED_SHAPE], ids=["free", "shared"])
