@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,27 @@ def test_a_table_without_numbers_and_a_property_file_without_frames(tmp_path):
         bead_files(tmp_path / "absent_0")
 
 
+XYZ_HEAD = (
+    "{}\n# CELL(abcABC):   9.0   9.0   9.0  90.0  90.0  90.0  "
+    "Step: {:11d}  Bead:       0 positions{{angstrom}}  cell{{angstrom}}\n"
+)
+
+
+def test_of_a_trajectory_only_numbers_are_kept(tmp_path):
+    positions, path = np.random.default_rng(3).random((200, 300, 3)).round(5), tmp_path / "run.pos_0.xyz"
+    rows = ["".join(f"H {x:.5e} {y:.5e} {z:.5e}\n" for x, y, z in frame) for frame in positions]
+    path.write_text("".join(XYZ_HEAD.format(300, step) + frame for step, frame in enumerate(rows)))
+    tracemalloc.start()
+    trajectory = read_trajectory([path])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert_allclose(trajectory.positions[:, 0], positions, atol=1e-9)
+    assert peak < 5 * positions.nbytes
+    path.write_text(path.read_text().replace("H ", "H #", 1))
+    with pytest.raises(SeriesError, match=r"pos_0\.xyz, line 3: could not read"):
+        read_trajectory([path])
+
+
 @pytest.mark.parametrize("kind", ["properties", "extras", "trajectory", "table"])
 def test_damaged_files_give_sentences_never_tracebacks(tmp_path, kind):
     """Whatever happens to the bytes, a file is read or refused with `SeriesError`."""
@@ -266,11 +288,8 @@ def test_damaged_files_give_sentences_never_tracebacks(tmp_path, kind):
         def read(path):
             return open_series(f"{path}:members")
     else:
-        head = (
-            "2\n# CELL(abcABC):   9.0   9.0   9.0  90.0  90.0  90.0  Step: {:11d}  Bead:       0 {}  cell{{angstrom}}\n"
-        )
         frame = "       H  1.00000e-01  0.00000e+00  5.00000e-02\n       H -1.00000e-01  5.00000e-02  0.00000e+00\n"
-        path.write_text("".join(head.format(step, "positions{angstrom}") + frame for step in range(12)))
+        path.write_text("".join(XYZ_HEAD.format(2, step) + frame for step in range(12)))
 
         def read(path):
             return read_trajectory([path])

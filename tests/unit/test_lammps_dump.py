@@ -1,5 +1,7 @@
 """Dumps of LAMMPS: order of the atoms, boxes, restarts, and what is refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -51,6 +53,8 @@ def test_a_tilted_box_and_scaled_coordinates(tmp_path):
     [
         ("0.5 0.5 0.5", "0.5 nan 0.5", "line 10, column 3: nan is not a finite number"),
         ("0.5 0.5 0.5", "0.5 0.5", "line 10: 4 columns, the head names 5"),
+        ("1 C 0.5", "#1 C 0.5", "line 10: could not read '.#1'"),
+        ("ATOMS\n2", "ATOMS\n-2", "line 1: -2 atoms; the head of this frame is damaged"),
         ("id element", "type element", "line 9: the columns id and x y z are needed"),
         ("ITEM: TIMESTEP\n9", "9\nITEM: TIMESTEP", "line 12: not the head of a frame"),
         ("2 Si 0.25 0.25 0.25\nITEM: TIMESTEP", "3 Si 0.25 0.25 0.25\nITEM: TIMESTEP", "step 9: its atoms"),
@@ -63,6 +67,17 @@ def test_damage_is_named(tmp_path, old, new, words):
     (tmp_path / "dump").write_text(text.replace(old, new, 1))
     with pytest.raises(SeriesError, match=f"dump, {words}"):
         read_dump(tmp_path / "dump")
+
+
+def test_only_numbers_are_kept(tmp_path):
+    positions = np.random.default_rng(3).random((200, 300, 3))
+    (tmp_path / "dump").write_text("".join(frame(s, p, range(300)) for s, p in enumerate(positions)))
+    tracemalloc.start()
+    dump = read_dump(tmp_path / "dump")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert_array_equal(dump.positions, positions)
+    assert peak < 4 * positions.nbytes
 
 
 def test_a_dump_without_elements_says_what_to_do(tmp_path):

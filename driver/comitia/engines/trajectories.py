@@ -15,6 +15,7 @@ from comitia.errors import SeriesError, StructureError, UsageError
 from comitia.structures import read_frames
 
 _AT_ONCE = 2048  # structures that a potential is given together
+_NOTES = ("step", "bead", "sample", "temperature")  # what extended XYZ may say of a frame
 
 
 @dataclass(frozen=True)
@@ -126,34 +127,42 @@ def read_sampled(path, periodic=None):
         return _from_dump(path)
     if _is_ipi(path):
         return _from_ipi(path, periodic)
-    frames = [atoms for atoms, _ in read_frames(path)]
-    first = frames[0]
-    for number, atoms in enumerate(frames):
+    first, positions, cells, notes = None, [], [], []
+    for number, (atoms, _) in enumerate(read_frames(path)):
+        first = first or atoms
         if not np.array_equal(atoms.numbers, first.numbers) or (atoms.pbc != first.pbc).any():
             raise StructureError(
                 f"{path}, frame {number}: its atoms or its periodic directions are not those of frame 0; free energies "
                 "are compared at one composition: give frames of one system"
             )
-    steps, places = _beads_of_steps(frames, path)
-    positions = np.array([atoms.positions for atoms in frames])[places]
-    cells = np.array([atoms.cell.array for atoms in frames])[places[:, 0]]
-    temperatures = {float(atoms.info["temperature"]) for atoms in frames if "temperature" in atoms.info}
+        positions.append(atoms.positions)
+        cells.append(atoms.cell.array)
+        notes.append({name: atoms.info[name] for name in _NOTES if name in atoms.info})
+    steps, places = _beads_of_steps(notes, path)
+    temperatures = {float(note["temperature"]) for note in notes if "temperature" in note}
     if len(temperatures) > 1:
         raise SeriesError(f"{path}: its frames are of {len(temperatures)} temperatures; give those of one")
-    temperature = next(iter(temperatures), None)
-    return SampledStructures(str(path), first.numbers, np.array(first.pbc), positions, cells, steps, temperature)
+    return SampledStructures(
+        str(path),
+        first.numbers,
+        np.array(first.pbc),
+        np.array(positions)[places],
+        np.array(cells)[places[:, 0]],
+        steps,
+        next(iter(temperatures), None),
+    )
 
 
-def _beads_of_steps(frames, path):
-    """Steps, and the places of the beads of each, (n_frames, n_beads), of structures that say `step` and `bead`."""
-    if not any("bead" in atoms.info for atoms in frames):
-        return None, np.arange(len(frames))[:, None]
-    found, samples = {}, {str(atoms.info.get("sample")) for atoms in frames}
+def _beads_of_steps(notes, path):
+    """Steps, and the places of the beads of each, (n_frames, n_beads), of structures that note `step` and `bead`."""
+    if not any("bead" in note for note in notes):
+        return None, np.arange(len(notes))[:, None]
+    found, samples = {}, {str(note.get("sample")) for note in notes}
     if len(samples) > 1:
         raise SeriesError(f"{path}: holds frames of several samples ({', '.join(sorted(samples))}); give those of one")
-    for place, atoms in enumerate(frames):
+    for place, note in enumerate(notes):
         try:
-            step, bead = int(atoms.info["step"]), int(atoms.info["bead"])
+            step, bead = int(note["step"]), int(note["bead"])
         except (KeyError, TypeError, ValueError) as error:
             raise SeriesError(f"{path}, frame {place}: says no step= and bead=, as others do; correct it") from error
         if found.setdefault(step, {}).setdefault(bead, place) != place:
