@@ -43,6 +43,41 @@ def write_restart(folder, prefix="run", n_beads=1, temperature=300.0, extra=""):
     )
 
 
+def write_positions(path, steps, frames, bead=0):
+    """One bead's trajectory of `ase.Atoms`, with five decimals as i-PI writes it."""
+    lines = []
+    for step, atoms in zip(steps, frames, strict=True):
+        cell = " ".join(f"{number:.5f}" for number in atoms.cell.cellpar())
+        lines += [str(len(atoms)), f"# CELL(abcABC): {cell}  Step: {step}  Bead: {bead} positions{{angstrom}}  "]
+        lines[-1] += "cell{angstrom}"
+        rows = zip(atoms.symbols, atoms.positions, strict=True)
+        lines += [f"{symbol} {x:.5e} {y:.5e} {z:.5e}" for symbol, (x, y, z) in rows]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_exchange(folder, temperatures, swaps, n_beads=1):
+    """Checkpoint and record of a replica exchange of `0_run`, `1_run`, …, which begin in the ensemble of their number.
+
+    Parameters
+    ----------
+    folder : Path
+    temperatures : of the ensembles, K
+    swaps : list of [step, ensemble of replica 0, of replica 1, …], which hold from the next step on
+    n_beads : int
+    """
+    (folder / "run.remd_idx").write_text("".join(" ".join(map(str, row)) + "\n" for row in swaps))
+    now = swaps[-1][1:]
+    systems = "".join(
+        f"<system prefix='{replica}'><ensemble><temperature> {3.1668152e-06 * temperatures[now[replica]]:.16e} "
+        f"</temperature></ensemble><beads natoms='2' nbeads='{n_beads}'></beads></system>\n"
+        for replica in range(len(now))
+    )
+    (folder / "RESTART").write_text(
+        f"<simulation>\n<output prefix='run'></output>\n{systems}<smotion mode='remd'><remd>"
+        f"<repindex shape='({len(now)},)'> [ {', '.join(map(str, now))} ] </repindex></remd></smotion>\n</simulation>\n"
+    )
+
+
 def committee(n_frames=40, n_beads=4, n_members=3, seed=1):
     """Member energies of every bead around -17 hartree, (n_frames, n_beads, n_members)."""
     rng = np.random.default_rng(seed)

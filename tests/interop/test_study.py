@@ -65,6 +65,16 @@ perturb:
   frames: {quantum: 40}
   stored: {frames: frames.xyz, model: kept.safetensors, recompute: 3}
 """
+EXCHANGE = """
+fit: {data: train.xyz, cutoff: 6.0, members: 4, basis: {max_features: 40}}
+sample:
+  exchange: {input: exchange.xml, steps: 3000}
+observables:
+  r: {from: exchange, cv: {distance: [0, 1]}, unit: Å}
+perturb:
+  references: {pair: {with: "ase:stiffer:make"}}
+  frames: {exchange: 25}
+"""
 STIFFER = f"""
 import sys
 sys.path.insert(0, "{Path(__file__).parents[1]}")
@@ -197,6 +207,31 @@ def test_a_study_runs_once_and_then_only_what_changed(folder):
     refused = subprocess.run(command(folder), capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode == 3
     assert "differ from the stored ones by up to 0.1 eV" in refused.stderr
+
+
+def test_a_replica_exchange_is_perturbed_at_each_of_its_temperatures(folder):
+    """Every ensemble has frames, a figure and averages of its own; a difference needs samples of one temperature."""
+    text = SIMULATION.format(name="run", n_beads=2, thermostat="pile_g").replace("<system>", "<system prefix='ID'>")
+    begin, end = text.index(" <system prefix"), text.index("</simulation>")
+    system = text[begin:end].replace("> 20 <", "> TEMP <")
+    template = "<system_template><labels> [ID, TEMP] </labels><instance> [cold, 20] </instance>"
+    template += f"<instance> [hot, 24] </instance><template>{system}</template></system_template>"
+    text = f"{text[:begin]}{template}<smotion mode='remd'><remd><stride> 10 </stride></remd></smotion></simulation>"
+    (folder / "exchange.xml").write_text(text)
+    (folder / "stiffer.py").write_text(STIFFER)
+    (folder / "study.yaml").write_text(EXCHANGE + "  differences: {gap: [exchange, exchange]}\n")
+    refused = subprocess.run(command(folder), capture_output=True, text=True, timeout=120, check=False)
+    assert refused.returncode == 3
+    assert "perturb.differences.gap: needs samples of one temperature" in refused.stderr
+    (folder / "study.yaml").write_text(EXCHANGE)
+    run(folder)
+    results = json.loads((folder / "results" / "results.json").read_text())
+    found = results["perturbation"]["pair"]
+    for temperature in ("20K", "24K"):
+        sample, average = found["samples"][f"exchange_{temperature}"], found["observables"][f"r_{temperature}"]
+        assert (sample["n_beads"], 10 <= sample["n_frames"] <= 25) == (2, True)
+        assert_allclose(average["value"], results["observables"][f"r_{temperature}"]["value"] + average["shift"])
+        assert (folder / "results" / "perturb" / f"pair-exchange_{temperature}.png").is_file()
 
 
 @pytest.mark.parametrize(("ending", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
-from ipi_files import write_restart
+from ipi_files import write_exchange, write_positions, write_properties, write_restart
 from models import crystal, small_model
 
 from comitia.cli import main
@@ -160,16 +160,11 @@ def write_ipi(folder, frames, n_beads=2):
     """The frames as beads of path integrals: i-PI's files; structures of both beads for the reference."""
     stored = []
     for bead in range(n_beads):
-        lines = []
-        for step, atoms in enumerate(frames):
-            cell = atoms.cell.cellpar()
-            here = atoms.copy()
-            here.positions = np.round(atoms.positions + 0.01 * bead, 5)
-            lines += [str(len(here)), "# CELL(abcABC): " + " ".join(f"{c:.5f}" for c in cell)]
-            lines[-1] += f"  Step: {step}  Bead: {bead} positions{{angstrom}}  cell{{angstrom}}"
-            lines += [f"Ar {x:.5e} {y:.5e} {z:.5e}" for x, y, z in here.positions]
-            stored.append(here)
-        (folder / f"run.pos_{bead}.xyz").write_text("\n".join(lines) + "\n")
+        moved = [atoms.copy() for atoms in frames]
+        for atoms in moved:
+            atoms.positions = np.round(atoms.positions + 0.01 * bead, 5)
+        write_positions(folder / f"run.pos_{bead}.xyz", range(len(frames)), moved, bead)
+        stored += moved
     return stored
 
 
@@ -221,6 +216,49 @@ def test_the_temperature_of_the_run(comitia, tmp_path):
     code, _, complained = comitia("--pbc", "--frames", "all", trajectory="run.pos_0.xyz")
     assert code == 3
     assert "the run is at 250 K" in complained
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_one_ensemble_of_a_replica_exchange(comitia, tmp_path):
+    """Frames and columns are those of the temperature, whichever replica was there."""
+    cubic = [Atoms("Ar4", np.round(atoms.positions, 5), cell=[6, 6, 6], pbc=True) for atoms in comitia.frames]
+    half, steps, expected = N_FRAMES // 2, np.arange(N_FRAMES // 2), {300.0: [], 400.0: []}
+    swaps = [[step, *((0, 1) if number % 2 else (1, 0))] for number, step in enumerate(range(3, half, 7))]
+    write_exchange(tmp_path, list(expected), swaps)
+    for replica in range(2):
+        own = cubic[replica * half : (replica + 1) * half]
+        write_positions(tmp_path / f"{replica}_run.pos_0.xyz", steps, own)
+        x = [atoms.positions[0, 0] for atoms in own]
+        write_properties(tmp_path / f"{replica}_run.out", {"step": steps, "atom_x{angstrom}(0)": x})
+    for step in steps:
+        at_300 = sum(row[0] < step for row in swaps) % 2  # the replica that is there
+        for temperature, replica in ((300.0, at_300), (400.0, 1 - at_300)):
+            expected[temperature].append(cubic[replica * half + step])
+    for atoms in cubic:
+        atoms.info["reference"] = comitia.potential.compute(atoms).energy + 0.3 * KT * np.cos(
+            40 * atoms.positions[0, 0]
+        )
+    write(tmp_path / "all.xyz", cubic, format="extxyz")
+    options = ["--reference", "file:all.xyz:reference", "--frames", "all", "--pbc", "--observable", "0_run.out:2"]
+    for number, (temperature, frames) in enumerate(expected.items()):
+        code, _, complained = comitia(*options, "--temperature", temperature, trajectory="1_run.pos_0.xyz")
+        assert code == 0, complained
+        assert f"replica exchange, ensemble {number} of 0: 300 K; 1: 400 K" in complained
+        content, x = result(), np.array([atoms.positions[0, 0] for atoms in frames])
+        assert (content["ensemble"], content["steps"]) == (number, steps.tolist())
+        weights = np.exp(-0.3 * 300 / temperature * np.cos(40 * x))
+        assert content["value"] == pytest.approx(-KB * temperature * np.log(weights.mean()), abs=1e-6)
+        average = content["observables"]["0_run.out:2"]["value"]
+        assert average == pytest.approx(weights @ x / weights.sum(), rel=1e-5)
+    for given, code, words in (
+        (["--temperature", 350], 3, "no ensemble is at 350 K in this replica exchange (0: 300 K; 1: 400 K)"),
+        (["--ensemble", 1], 3, "no ensemble is number 1, at 300 K"),
+        (["--observable", "all.xyz:reference"], 3, "all.xyz: is not i-PI's output"),
+        (["--trajectory", "frames.xyz", "--ensemble", 0], 2, "frames.xyz is not of a replica exchange; leave it out"),
+    ):
+        found, _, complained = comitia(*options, *given, trajectory="0_run.pos_0.xyz")
+        assert found == code, complained
+        assert words in complained.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("no_figure")

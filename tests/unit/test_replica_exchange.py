@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ipi_files import write_exchange, write_positions
 from numpy.testing import assert_allclose, assert_array_equal
 
 from comitia.engines.frames import gather
 from comitia.engines.ipi_files import bead_files
 from comitia.engines.ipi_output import read_committee, read_properties
+from comitia.engines.ipi_trajectory import read_trajectory
 from comitia.engines.replica_exchange import find_exchange
+from comitia.engines.trajectories import read_sampled
 from comitia.errors import SeriesError, SettingsError, UsageError
 from comitia.study.settings import Observable
 from comitia.study.simulations import of_ensembles, read_runs, read_simulation
@@ -97,6 +101,87 @@ def test_frames_of_a_temperature_come_from_all_replicas(exchange_run, temperatur
     # the potential that i-PI printed is that of the same frames
     drive = gather(potentials, ["potentials"], temperature, driving=f"{exchange_run / 'cold_run.out'}:potential").read()
     assert_allclose(drive.driving, read.member_energies.mean(axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [100.0, 200.0, 300.0])
+def test_structures_of_a_temperature_come_from_all_replicas(exchange_run, temperature):
+    """Against i-PI's own record of the temperature; the energies of their positions are those of the same frames."""
+    sampled = read_sampled(exchange_run / "mild_run.pos_1.xyz", False, temperature)
+    assert_array_equal(sampled.steps, np.arange(0, 121, 6))
+    expected = np.full(sampled.positions.shape, np.nan)
+    for name in ("cold", "mild", "hot"):
+        here = (
+            np.abs(read_properties_of(exchange_run / f"{name}_run.study")["ensemble_temperature"] - temperature) < 1e-3
+        )
+        own = read_trajectory(bead_files(exchange_run / f"{name}_run.pos_0.xyz"))
+        expected[here[::2]] = own.positions[here[::2]]
+    assert_array_equal(sampled.positions, expected)
+    assert sampled.temperature == pytest.approx(temperature)
+    energies, _, unit = sampled.take(f"{exchange_run / 'hot_run.out'}:potential", energies=True)
+    of_positions = 0.025 * HARTREE / BOHR**2 * (sampled.positions**2).sum(axis=(2, 3)).mean(axis=1)
+    assert_allclose(energies, of_positions, rtol=1e-3)  # xyz keeps five decimals
+    assert unit == "eV"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_structures_follow_the_index_through_every_swap(tmp_path, seed):
+    """Replica, bead and step stand in the positions; swaps at any steps, rows written again, one file cut by a kill."""
+    rng, n_steps = np.random.default_rng(seed), 60
+    swaps = [[step, *rng.permutation(4)] for step in np.sort(rng.choice(n_steps, 25, replace=False))]
+    abandoned = [[step + 1, *rng.permutation(4)] for step, *_ in swaps[10:]]  # before a restart
+    write_exchange(tmp_path, [100, 200, 200, 300], swaps[:10] + abandoned + swaps[10:], n_beads=2)
+    again = int(swaps[10][0])
+    before, after = range(0, again, 2), range(again + again % 2, n_steps, 2)
+    for replica in range(4):
+        for bead in range(2):
+            of = [replica + 0.1 * bead + 0.001 * step for step in (*before, *after)]
+            x = of[: len(before)] + len(after) * [-1] + of[len(before) :]
+            frames = [Atoms("ArNe", [[one, 0, 0], [0, one, 0]], cell=[9, 9, 9 + replica]) for one in x]
+            write_positions(tmp_path / f"{replica}_run.pos_{bead}.xyz", [*before, *after, *after], frames, bead)
+    cut = tmp_path / "2_run.pos_1.xyz"
+    cut.write_text(cut.read_text()[:-9])
+    for ensemble, temperature in enumerate([100, 200, 200, 300]):
+        sampled = read_sampled(tmp_path / "3_run.pos_0.xyz", True, temperature, ensemble)
+        assert_array_equal(sampled.steps, np.arange(0, n_steps - 2, 2))
+        for place, step in enumerate(sampled.steps):
+            index = next((row[1:] for row in reversed(swaps) if row[0] < step), range(4))
+            replica = list(index).index(ensemble)
+            assert_allclose(sampled.positions[place, :, 0, 0], replica + np.array([0, 0.1]) + 0.001 * step, atol=1e-5)
+            assert_allclose(sampled.cells[place, 2, 2], 9 + replica)
+
+
+@pytest.mark.parametrize(
+    ("damage", "given", "words"),
+    [
+        (None, {"temperature": 250.0}, r"no ensemble is at 250 K .*0: 200 K; 1: 300 K"),
+        (None, {}, "give the temperature of one"),
+        (None, {"temperature": 300.0, "ensemble": 0}, "no ensemble is number 0, at 300 K"),
+        (lambda folder: (folder / "1_run.pos_0.xyz").unlink(), {}, r"1_run\.pos_0\.xyz: cannot be read"),
+        (lambda folder: (folder / "RESTART").unlink(), {}, "bring its RESTART here"),
+        (
+            lambda folder: write_replica(folder, 1, 3),
+            {},
+            r"1_run\.pos_0\.xyz: step 2 is not in the files of every replica",
+        ),
+        (lambda folder: write_replica(folder, 0, 2, 40), {}, "no step is in the files of every replica"),
+        (lambda folder: write_replica(folder, 1, 2, symbols="NeAr"), {}, "its atoms are not those of .*0_run"),
+    ],
+)
+def test_structures_of_an_exchange_that_are_refused(tmp_path, damage, given, words):
+    write_exchange(tmp_path, [200, 300], [[4, 1, 0]])
+    for replica in range(2):
+        write_replica(tmp_path, replica, 2)
+    if damage is not None:
+        damage(tmp_path)
+        given = {"temperature": 300.0}
+    with pytest.raises((SeriesError, UsageError), match=words):
+        read_sampled(tmp_path / "0_run.pos_0.xyz", False, **given)
+
+
+def write_replica(folder, replica, stride, first=0, symbols="ArNe"):
+    steps = range(first, first + 30, stride)
+    frames = [Atoms(symbols, [[step, 0, 0], [0, step, 0]], cell=[9, 9, 9]) for step in steps]
+    write_positions(folder / f"{replica}_run.pos_0.xyz", steps, frames)
 
 
 def test_a_study_averages_every_temperature(exchange_run):

@@ -28,7 +28,12 @@ class _Count(click.ParamType):
 
 
 @click.command(name="perturb", short_help="free energies and averages carried to a reference method")
-@click.option("--trajectory", required=True, metavar="F", help="i-PI's xyz of any bead, or extended XYZ.")
+@click.option(
+    "--trajectory",
+    required=True,
+    metavar="F",
+    help="i-PI's xyz (any bead and replica), a LAMMPS dump, extended XYZ.",
+)
 @click.option("--model", required=True, metavar="MODEL", help="What drove the sampling: a model, or a POTENTIAL.yaml.")
 @click.option(
     "--reference",
@@ -38,6 +43,7 @@ class _Count(click.ParamType):
     "that a file has.",
 )
 @click.option("--temperature", required=True, type=Finite(min=0, min_open=True), help="K.")
+@click.option("--ensemble", type=click.IntRange(min=0), help="Which of a replica exchange, where several have this T.")
 @click.option("--pbc/--no-pbc", "periodic", default=None, help="Whether the cell of i-PI's files is periodic.")
 @click.option("--frames", "n_frames", type=_Count(), help="At most so many; by default all that are uncorrelated.")
 @click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True, help="Frames left out at the start.")

@@ -170,7 +170,7 @@ def _one_state(potentials, observables, temperature, temperature_to, method, ski
         moments.add(piece.member_energies, piece.observables, piece.estimators, piece.driving, piece.bias)
         beginning.add(np.hstack([piece.observables, piece.estimators.mean(axis=2)]))
     chosen = frames.ensemble
-    description = f"replica exchange, ensemble {chosen.number} of {chosen.exchange.describe()}" if chosen else ""
+    description = chosen.describe() if chosen else ""
     return frames, averages(moments, findings=frames.findings), beginning.starts(), n_frames, description
 
 

@@ -1,13 +1,14 @@
 """Replica exchange of i-PI: its files follow a replica through the ensembles; here they are followed by ensemble."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from comitia.engines.ipi_files import output_prefix
 from comitia.engines.ipi_output import current_rows
+from comitia.engines.ipi_trajectory import read_trajectory
 from comitia.engines.ipi_units import conversion
 from comitia.engines.series import Series, rows_of_beads, single
 from comitia.engines.text_rows import TextRows
@@ -40,6 +41,13 @@ class ReplicaExchange:
         """Replica that is in an ensemble at each step, (n_steps,)."""
         swaps = np.searchsorted(self.steps, steps, side="left")
         return np.argmax(self.ensembles[swaps] == ensemble, axis=1)
+
+    def of_replicas(self, files):
+        """The files of every replica, a list over replicas of lists of Path, from those of any one of them."""
+        own = output_prefix(files[0])
+        if own not in self.prefixes:
+            raise SeriesError(f"{files[0]}: is not of the replica exchange of {self.path}; use files of one run")
+        return [[file.with_name(prefix + file.name.removeprefix(own)) for file in files] for prefix in self.prefixes]
 
     def describe(self):
         """The ensembles, for messages."""
@@ -75,6 +83,15 @@ class Ensemble:
 
     exchange: ReplicaExchange
     number: int
+
+    @property
+    def temperature(self):
+        """In K."""
+        return float(self.exchange.temperatures[self.number])
+
+    def describe(self):
+        """For messages."""
+        return f"replica exchange, ensemble {self.number} of {self.exchange.describe()}"
 
 
 def find_exchange(path):
@@ -157,23 +174,59 @@ def join_replicas(files, source, path, what, ensemble=None, checks=None):
     labels, units, properties = what
     if ensemble is None:
         return single(str(path), labels, units, [source(file) for file in files], properties=properties, checks=checks)
-    exchange, own = ensemble.exchange, output_prefix(path)
-    if own not in exchange.prefixes:
-        raise SeriesError(f"{path}: is not of the replica exchange of {exchange.path}; use files of one run")
-    sources, steps, rows = [], [], []
-    for prefix in exchange.prefixes:
-        of_replica = [file.with_name(prefix + file.name.removeprefix(own)) for file in files]
+    exchange, sources, steps, rows = ensemble.exchange, [], [], []
+    for of_replica in exchange.of_replicas(files):
         sources.append([source(file) for file in of_replica])
         found_steps, found_rows = rows_of_beads(sources[-1], str(of_replica[0]))
         if found_steps is None:
             raise SeriesError(f"{of_replica[0]}: has no steps; print `step` too, as replicas exchange ensembles")
         steps.append(found_steps)
         rows.append(found_rows)
-    common = steps[0][steps[0] <= min(found[-1] if len(found) else -1 for found in steps)]
-    for replica, found in enumerate(steps):
-        if not np.array_equal(found[: len(common)], common):
-            odd = np.setxor1d(found[: len(common)], common)[0]
-            raise SeriesError(f"{sources[replica][0].path}: step {odd} is not in the files of every replica")
-        rows[replica] = [here[: len(common)] for here in rows[replica]]
+    common = _common_beginning(steps, [of_replica[0].path for of_replica in sources])
+    rows = [[here[: len(common)] for here in of_replica] for of_replica in rows]
     replica = exchange.replica_of(ensemble.number, common)
     return Series(str(path), labels, units, sources, rows, common, replica, properties, checks or {})
+
+
+def join_trajectories(files, ensemble):
+    """The trajectory of one ensemble of a replica exchange, in the order of its steps.
+
+    Parameters
+    ----------
+    files : list of Path, of all beads of any replica
+    ensemble : Ensemble
+
+    Returns
+    -------
+    Trajectory
+
+    Raises
+    ------
+    SeriesError
+        where replicas have different steps or atoms; only at the end, where a kill cut files off, may steps differ.
+    """
+    of_replicas, steps, parts = ensemble.exchange.of_replicas(files), [], []
+    for replica, own in enumerate(of_replicas):
+        found = read_trajectory(own)
+        if parts and found.symbols != parts[0].symbols:
+            raise SeriesError(f"{own[0]}: its atoms are not those of {of_replicas[0][0]}; use files of one run")
+        inside = ensemble.exchange.replica_of(ensemble.number, found.steps) == replica
+        arrays = {name: getattr(found, name)[inside] for name in ("steps", "positions", "cell_parameters")}
+        steps.append(found.steps)
+        parts.append(replace(found, **arrays))
+    common = _common_beginning(steps, [own[0] for own in of_replicas])
+    order = np.argsort(np.concatenate([part.steps for part in parts]))[: len(common)]
+    joined = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in arrays}
+    return replace(parts[0], paths=list(files), **joined)
+
+
+def _common_beginning(steps, paths):
+    """Steps that all replicas have: a kill may have cut off files at their ends, nothing else."""
+    common = steps[0][steps[0] <= min(found[-1] if len(found) else -1 for found in steps)]
+    if not len(common):
+        raise SeriesError(f"{paths[0]}: no step is in the files of every replica; use files of one run")
+    for path, found in zip(paths, steps, strict=True):
+        if not np.array_equal(found[: len(common)], common):
+            odd = np.setxor1d(found[: len(common)], common)[0]
+            raise SeriesError(f"{path}: step {odd} is not in the files of every replica; use files of one run")
+    return common

@@ -10,6 +10,7 @@ from comitia.engines.ipi_files import bead_files, run_facts
 from comitia.engines.ipi_output import common_steps
 from comitia.engines.ipi_trajectory import read_trajectory
 from comitia.engines.lammps_dump import is_dump, read_dump
+from comitia.engines.replica_exchange import Ensemble, find_exchange, join_trajectories
 from comitia.engines.sampled import open_series
 from comitia.errors import SeriesError, StructureError, UsageError
 from comitia.structures import read_frames
@@ -31,6 +32,7 @@ class SampledStructures:
     cells : (n_frames, 3, 3) array, Å, lattice vectors in rows
     steps : (n_frames,) integer array, or None for files without
     temperature : float, K, of the run as a checkpoint beside it says, or None
+    ensemble : replica_exchange.Ensemble that the frames are of, or None where there is no exchange
     """
 
     name: str
@@ -40,6 +42,7 @@ class SampledStructures:
     cells: np.ndarray
     steps: np.ndarray | None = None
     temperature: float | None = None
+    ensemble: Ensemble | None = None
 
     @property
     def n_frames(self):
@@ -67,8 +70,11 @@ class SampledStructures:
         ]
 
     def take(self, specification, energies=False):
-        """Numbers of every frame, (n_frames,), from a column `F[:COL]`, matched by step where both have steps."""
-        series = open_series(specification, "eV", energies)
+        """Numbers of every frame, (n_frames,), from a column `F[:COL]`, matched by step where both have steps.
+
+        Where the frames are of one ensemble of a replica exchange, so are the numbers.
+        """
+        series = open_series(specification, "eV", energies, self.ensemble)
         values = series.take(np.arange(series.n_frames))[:, : len(series.labels)]
         if values.shape[1] != 1:
             raise UsageError(f"{specification}: gives {values.shape[1]} columns; name one as FILE:COLUMN")
@@ -103,14 +109,16 @@ def energies_of(potential, structures, n_threads=None):
     return np.concatenate(energies), together
 
 
-def read_sampled(path, periodic=None):
-    """The trajectory of which a file is a part.
+def read_sampled(path, periodic=None, temperature=None, ensemble=None):
+    """The trajectory of which a file is a part; of a replica exchange of i-PI the frames of one ensemble.
 
     Parameters
     ----------
-    path : the xyz file of any bead of an i-PI run (those of the others are found), a dump of LAMMPS with elements, or
-        extended XYZ, where the beads of a path integral are structures that say `step=` and `bead=`
+    path : the xyz file of any bead and replica of an i-PI run (the others are found), a dump of LAMMPS with elements,
+        or extended XYZ, where the beads of a path integral are structures that say `step=` and `bead=`
     periodic : bool, whether the cell of i-PI means something: its files do not say
+    temperature : float, K, of the ensemble of a replica exchange; not used for other runs
+    ensemble : int, its number, where several have this temperature; not used for other runs
 
     Returns
     -------
@@ -119,14 +127,15 @@ def read_sampled(path, periodic=None):
     Raises
     ------
     SeriesError, StructureError
-        for files that cannot be read, of different atoms, or with beads missing.
+        for files that cannot be read, of different atoms, with beads or replicas missing, or where no ensemble of a
+        replica exchange, or more than one, is meant.
     UsageError
-        where i-PI's files are given without `periodic`.
+        where i-PI's files are given without `periodic`, or a replica exchange without `temperature`.
     """
     if is_dump(path):
         return _from_dump(path)
     if _is_ipi(path):
-        return _from_ipi(path, periodic)
+        return _from_ipi(path, periodic, temperature, ensemble)
     first, positions, cells, notes = None, [], [], []
     for number, (atoms, _) in enumerate(read_frames(path)):
         first = first or atoms
@@ -187,19 +196,20 @@ def _is_ipi(path):
     return len(head) > 1 and re.search(r"CELL\(abcABC\)", head[1]) is not None
 
 
-def _from_ipi(path, periodic):
+def _from_ipi(path, periodic, temperature, number):
     from ase.geometry import cellpar_to_cell
     from ase.symbols import symbols2numbers
 
     if periodic is None:
         raise UsageError(f"{path}: i-PI does not say whether its cell is periodic; give --pbc or --no-pbc")
     files = bead_files(path)
-    facts = run_facts(files[0])
-    if facts.replica_exchange:
-        raise SeriesError(
-            f"{path}: is of a replica exchange, whose files mix ensembles; sort the frames by ensemble first"
-        )
-    trajectory = read_trajectory(files)
+    facts, exchange = run_facts(files[0]), find_exchange(files[0])
+    if exchange is None and facts.replica_exchange:
+        raise SeriesError(f"{path}: is not of the replica exchange of {facts.path} beside it; use files of one run")
+    if exchange is not None and temperature is None:
+        raise UsageError(f"{path}: is of a replica exchange ({exchange.describe()}); give the temperature of one")
+    ensemble = exchange.ensemble(temperature, number) if exchange else None
+    trajectory = join_trajectories(files, ensemble) if ensemble else read_trajectory(files)
     cells = np.array([cellpar_to_cell(cell) for cell in trajectory.cell_parameters])
     return SampledStructures(
         str(path),
@@ -208,7 +218,8 @@ def _from_ipi(path, periodic):
         trajectory.positions,
         cells if periodic else np.zeros_like(cells),
         trajectory.steps,
-        facts.temperature,
+        ensemble.temperature if ensemble else facts.temperature,
+        ensemble,
     )
 
 

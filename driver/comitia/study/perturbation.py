@@ -38,17 +38,14 @@ def check_perturbation(study, folder, simulations):
     Raises
     ------
     SettingsError
-        if a sample cannot be perturbed, a file is not there, or an engine that is started here cannot be made.
+        if a difference is of a replica exchange, a file is not there, or an engine that is started here cannot be made.
     """
     from comitia.engines.force_engines import open_engine
 
     settings = study.perturb
-    for name in settings.frames:
-        if simulations[name].replicas:
-            raise SettingsError(
-                f"perturb.frames: {name} is a replica exchange, of which no perturbation is made; name a sample of one "
-                "temperature"
-            )
+    for name, pair in settings.differences.items():
+        if any(simulations[sample].replicas for sample in pair):
+            raise SettingsError(f"perturb.differences.{name}: needs samples of one temperature, not an exchange")
     stored = settings.stored
     for name in (stored.frames, stored.model) if stored is not None else ():
         if not (folder / name).is_file():

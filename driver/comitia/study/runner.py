@@ -233,11 +233,13 @@ class StudyRun:
         from comitia.study.perturbation import perturb_samples
 
         potential = load(self.folder / MODEL)
-        samples = self.study.perturb.frames if self.study.perturb.stored is None else ()
+        frames, read = self.study.perturb.frames, self.study.perturb.stored is None
+        of_each = {own: count for name, count in frames.items() for own in self.simulations[name].ensembles(name)}
+        settings = msgspec.structs.replace(self.study.perturb, frames=of_each)
         found = perturb_samples(
-            self.study,
+            msgspec.structs.replace(self.study, observables=self.observables, perturb=settings),
             self.path.parent,
-            {name: self._read_runs(name)[name] for name in samples},
+            {own: run for name in frames if read for own, run in self._read_runs(name).items()},
             potential,
             self._read(AVERAGES),
             self.folder / "perturb",

@@ -106,7 +106,8 @@ class Perturbation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes
     ----------
     references : methods by name
-    frames : by sample, the largest number of uncorrelated frames that are taken from it
+    frames : by sample, the largest number of uncorrelated frames that are taken from it, of a replica exchange at each
+        temperature
     differences : by name, two samples of the same atoms: the correction of F(first) - F(second)
     stored : takes these frames in place of those of this study's samples
     workers : processes of an engine that is started here

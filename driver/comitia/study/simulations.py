@@ -60,6 +60,10 @@ class Simulation:
         """The file that holds the atoms."""
         return self.files[0]
 
+    def ensembles(self, name):
+        """What the ensembles of a sample `name` are called: as itself, or in an exchange by their temperatures."""
+        return [ensemble_name(name, temperature) for temperature in self.temperatures] if self.replicas else [name]
+
 
 def read_simulation(path):
     """What a study needs to know of the i-PI input `path`.
@@ -216,11 +220,10 @@ def of_ensembles(observables, simulations):
         if not simulations[source].replicas:
             single[name] = observable
             continue
-        temperatures = simulations[source].temperatures
-        names = [ensemble_name(name, temperature) for temperature in temperatures]
-        curves[name] = {"temperatures": list(temperatures), "names": names}
-        for own, temperature in zip(names, temperatures, strict=True):
-            single[own] = msgspec.structs.replace(observable, source=ensemble_name(source, temperature))
+        names = simulations[source].ensembles(name)
+        curves[name] = {"temperatures": list(simulations[source].temperatures), "names": names}
+        for own, ensemble in zip(names, simulations[source].ensembles(source), strict=True):
+            single[own] = msgspec.structs.replace(observable, source=ensemble)
     return single, curves
 
 

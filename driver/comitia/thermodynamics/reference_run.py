@@ -30,6 +30,7 @@ class Request:
     trajectory, model, reference : as on the command line of `comitia perturb`
     temperature : float, K
     folder : Path, of the store
+    ensemble : int or None, which of a replica exchange, where several have this temperature
     periodic : bool or None, of i-PI's cells
     n_frames : int, "all", or None for as many as are uncorrelated
     skip : int, frames left out at the start
@@ -50,6 +51,7 @@ class Request:
     reference: str
     temperature: float
     folder: Path
+    ensemble: int | None = None
     periodic: bool | None = None
     n_frames: int | str | None = None
     skip: int = 0
@@ -103,8 +105,13 @@ class ReferenceRun:
         self.request, self._progress, self._say = request, progress, say
         self.potential = load_potential(request.model)
         refuse_corrections(self.potential, request.model)
-        self.sampled = read_sampled(request.trajectory, request.periodic)
-        self._check_temperature(self.sampled)
+        self.sampled = self._read(request.trajectory)
+        if self.sampled.ensemble is not None:
+            say(self.sampled.ensemble.describe())
+        elif request.ensemble is not None:
+            raise UsageError(
+                f"--ensemble {request.ensemble}: {request.trajectory} is not of a replica exchange; leave it out"
+            )
         if request.skip >= self.sampled.n_frames:
             raise UsageError(f"--skip {request.skip} leaves nothing of {self.sampled.n_frames} frames; skip fewer")
         if request.n_beads is not None and not 1 <= request.n_beads <= self.sampled.n_beads:
@@ -112,13 +119,15 @@ class ReferenceRun:
         self.n_called = self.n_from_before = 0
         self.identity = {}
 
-    def _check_temperature(self, sampled):
-        given = self.request.temperature
+    def _read(self, trajectory):
+        request, given = self.request, self.request.temperature
+        sampled = read_sampled(trajectory, request.periodic, given, request.ensemble)
         if sampled.temperature is not None and abs(sampled.temperature - given) > 5e-3 * given:
             raise SeriesError(
                 f"{sampled.name}: the run is at {sampled.temperature:.6g} K (RESTART beside it), not at --temperature "
                 f"{given:g}; give that of the run"
             )
+        return sampled
 
     def run(self):
         """Everything that the energies say, as it stands in the JSON file; and the frames."""
@@ -179,6 +188,7 @@ class ReferenceRun:
         request = self.request
         return {
             "temperature": request.temperature,
+            "ensemble": self.sampled.ensemble.number if self.sampled.ensemble else None,
             "trajectory": str(request.trajectory),
             "model": str(request.model),
             "model_sha256": potential_hash(request.model),
@@ -276,8 +286,7 @@ class ReferenceRun:
     def _both_ends(self, means, constant):
         """With the frames that were sampled with the reference."""
         self._need_all_beads("the other end")
-        sampled = read_sampled(self.request.reference_trajectory, self.request.periodic)
-        self._check_temperature(sampled)
+        sampled = self._read(self.request.reference_trajectory)
         if not np.array_equal(sampled.numbers, self.sampled.numbers) or sampled.n_beads != self.sampled.n_beads:
             raise SeriesError(f"{sampled.name}: its atoms or beads are not those of {self.sampled.name}")
         end = self._evaluated(sampled, main=False)
