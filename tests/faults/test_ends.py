@@ -1,10 +1,12 @@
 """A command whose peer never comes, or that is told to stop, ends in order and says why."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from commands import COMMANDS, labelled, listing
@@ -88,22 +90,28 @@ cli.main()
     assert done.stderr == f"comitia: stopped by a signal {how}\n"
 
 
+def handles_signals(pid):
+    """Whether SIGTERM has a handler in a process."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return bool(int(caught, 16) >> signal.SIGTERM - 1 & 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["fit", "serve"])
 def test_a_signal_ends_a_command_in_order(folder, command, number):
-    (folder / "data.xyz").write_text(labelled(12) * 400)
+    (folder / "data.xyz").write_text(labelled(12) * 4000)  # for much longer than it is given
     arguments = {"fit": ["fit", "fit.yaml"], "serve": [*COMMANDS["serve"][:-1], "60", "--ready-file", "ready"]}
     before = {path for path, _ in listing()}
     process = subprocess.Popen(
         [sys.executable, "-m", "comitia.cli", *arguments[command]], stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
-        if command == "serve":
-            deadline = time.monotonic() + 30
-            while not (folder / "ready").exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
-        else:
-            time.sleep(1.0)
+        deadline = time.monotonic() + 30
+        while not ((folder / "ready").exists() if command == "serve" else handles_signals(process.pid)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        if command == "fit":
+            time.sleep(1.0)  # it reads and computes
         process.send_signal(number)
         _, said = process.communicate(timeout=20)
     finally:

@@ -14,14 +14,20 @@ from ase.io import read, write
 from models import crystal, small_model
 
 SLOW = """
+import os
 import time
 
 from ase.calculators.lj import LennardJones
 
 
 class Slow(LennardJones):
+    n_computed = 0
+
     def calculate(self, *arguments, **keywords):
         time.sleep(0.02)
+        while Slow.n_computed >= 10 and os.path.exists("hold"):
+            time.sleep(0.02)
+        Slow.n_computed += 1
         super().calculate(*arguments, **keywords)
 
 
@@ -54,21 +60,38 @@ def finish(process, timeout=60):
     return process.returncode, said, complained
 
 
+def content(path):
+    """What is in a file; nothing where it is not there, or is removed meanwhile."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def lines_in(path):
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    return content(path).count(b"\n")
 
 
 def after(journal, n_lines):
-    """Wait until the journal has so many lines."""
+    """Wait until the journal has so many lines; with a file `hold` the calculator waits too, after 10 structures."""
     deadline = time.monotonic() + 60
     while lines_in(journal) < n_lines:
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
+def wait_until_ready(folder):
+    """Until workers may come in: before that their socket may have its name, and refuse them."""
+    deadline = time.monotonic() + 60
+    while not content(folder / "ready").startswith(b"ready: "):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_at_once_and_it_goes_on(number, folder):
     journal = folder / "out.xyz.labels"
+    (folder / "hold").touch()
     process = start(folder)
     after(journal, 5)
     begin = time.monotonic()
@@ -79,6 +102,7 @@ def test_a_signal_stops_it_at_once_and_it_goes_on(number, folder):
     assert "Traceback" not in complained
     assert not (folder / "out.xyz").exists()
     n_before = lines_in(journal) - 1
+    (folder / "hold").unlink()
     code, said, _ = finish(start(folder))
     assert code == 0
     assert f"40 of 40 structures labelled ({n_before} of them before), 0 failed" in said
@@ -140,10 +164,7 @@ def test_all_workers_have_gone(folder):
     (folder / "ready").write_text("of an earlier run")
     options = ["--wait", "60", "--idle", "0.5", "--ready-file", "ready"]
     process = start(folder, f"unix:{folder / 'door'}", *options)
-    deadline = time.monotonic() + 60
-    while not (folder / "door").exists() or not (folder / "ready").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until_ready(folder)
     address = (folder / "ready").read_text().removeprefix("ready: ").strip()
     assert address == f"unix:{folder / 'door'}"
     subprocess.run([sys.executable, "-S", "-E", faulty_worker.__file__, address, "4", "computing", "close"], check=True)
@@ -156,15 +177,17 @@ def test_all_workers_have_gone(folder):
 
 def test_a_worker_that_hangs_is_late(folder):
     """SIGSTOP in the middle: within the limit the structure goes to another worker, and nothing is lost."""
-    small_model().save(folder / "model.safetensors")
-    serve = [sys.executable, "-m", "comitia.cli", "serve", "model.safetensors", "--template", "pool.xyz"]
+    (folder / "slow.yaml").write_text("members: [{calculator: 'slow:make'}, {calculator: 'slow:make'}]\n")
+    serve = [sys.executable, "-m", "comitia.cli", "serve", "slow.yaml", "--template", "pool.xyz"]
     serve += ["--threads", "1", "--unix", str(folder / "door"), "--wait", "60"]
-    process = start(folder, f"unix:{folder / 'door'}", "--timeout", "1")
+    (folder / "hold").touch()
+    process = start(folder, f"unix:{folder / 'door'}", "--timeout", "3")
     first = subprocess.Popen(serve, cwd=folder, stdout=subprocess.DEVNULL)
     second = None
     try:
         after(folder / "out.xyz.labels", 2)
         os.kill(first.pid, signal.SIGSTOP)
+        (folder / "hold").unlink()
         second = subprocess.Popen(serve, cwd=folder, stdout=subprocess.DEVNULL)
         code, said, complained = finish(process)
     finally:
@@ -179,12 +202,9 @@ def test_a_worker_that_hangs_is_late(folder):
 def test_a_worker_that_hangs_after_its_forces_is_late(folder):
     """They are believed, and nobody waits longer for what should follow them than for the forces."""
     write(folder / "pool.xyz", crystal((18,), (1, 1, 1)), format="extxyz")
-    process = start(folder, f"unix:{folder / 'door'}", "--timeout", "1")
+    process = start(folder, f"unix:{folder / 'door'}", "--timeout", "3", "--ready-file", "ready")
     worker = [sys.executable, "-S", "-E", faulty_worker.__file__, f"unix:{folder / 'door'}", "4", "answered", "stop"]
-    deadline = time.monotonic() + 60
-    while not (folder / "door").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until_ready(folder)
     stopped = subprocess.Popen(worker)
     try:
         code, said, complained = finish(process)
@@ -197,12 +217,9 @@ def test_a_worker_that_hangs_after_its_forces_is_late(folder):
 
 def test_the_door_is_in_use(folder):
     small_model().save(folder / "model.safetensors")
-    other = start(folder, f"unix:{folder / 'door'}", "--wait", "60", output="other.xyz")
+    other = start(folder, f"unix:{folder / 'door'}", "--wait", "60", "--ready-file", "ready", output="other.xyz")
     try:
-        deadline = time.monotonic() + 60
-        while not (folder / "door").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until_ready(folder)
         code, _, complained = finish(start(folder, f"unix:{folder / 'door'}"))
         assert code == 3
         assert f"in use by process {other.pid}" in complained
