@@ -64,11 +64,17 @@ def test_what_another_fit_or_a_damaged_disk_left_is_not_used(fitted, data, tmp_p
 def test_sums_of_a_process_that_is_killed(fitted, data, tmp_path):
     program = f"""
 import time
+from pathlib import Path
 from comitia.density import Descriptor
 from comitia.settings import convert
 from comitia.training import FitSettings, fit, sums
 sums.SAVE_EVERY, compute = 0.0, Descriptor.design
-Descriptor.design = lambda *a, **k: (time.sleep(0.01), compute(*a, **k))[1]
+folder = Path({str(tmp_path)!r}, "m.sums.partial")
+def design(*arguments, **options):
+    while len(list(folder.glob("*.safetensors"))) >= 3:  # until it is killed
+        time.sleep(0.01)
+    return compute(*arguments, **options)
+Descriptor.design = design
 settings = convert({{"data": "train.xyz", "cutoff": {CUTOFF}, "basis": {BASIS}, "members": 4}}, FitSettings, "")
 fit(settings, {str(data)!r}, {str(tmp_path / "m.safetensors")!r}, progress=False)
 """
