@@ -1,6 +1,7 @@
 """A whole study with real i-PI: every stage once, only what changed again, and on after a kill."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,10 @@ def keep_frames(folder):
     ase.io.write(folder / "frames.xyz", images)
 
 
+# for the Python of i-PI: it sleeps in every step
+SLOW = "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(max(seconds, 0.02))\n"
+
+
 def command(folder, *options):
     return [sys.executable, "-m", "comitia.cli", "run", str(folder / "study.yaml"), *options]
 
@@ -240,11 +245,14 @@ def test_a_study_that_was_stopped_goes_on(folder, ending, code):
         "input: classical.xml", "input: classical.xml, steps: 100"
     )
     (folder / "study.yaml").write_text(text)
+    (folder / "slow").mkdir()
+    (folder / "slow" / "sitecustomize.py").write_text(SLOW)  # far from its end when it is stopped, however late that is
     with open(folder / "log", "w") as log:
-        process = subprocess.Popen(command(folder), stdout=log, stderr=log)
+        environment = os.environ | {"PYTHONPATH": str(folder / "slow")}
+        process = subprocess.Popen(command(folder), stdout=log, stderr=log, env=environment)
     output = folder / "results" / "sample" / "quantum" / "quantum.out"
     deadline = time.monotonic() + 60
-    while not output.exists() or len(output.read_bytes()) < 3000:
+    while not output.exists() or len(output.read_bytes()) < 2000:
         assert process.poll() is None, (folder / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.01)
