@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import shutil
 import sysconfig
 import time
@@ -125,9 +126,9 @@ def sample(
 
     Returns
     -------
-    dict, also written to `sample.json` in the folder: status, steps, seconds, hashes of input and model, log files,
-    `restarts`, the losses of a process after which all started again, each with the step it started from, and
-    `offset`, the energy (eV) that was subtracted from every energy sent.
+    dict, also written to `sample.json` in the folder: status, process id, steps, seconds, hashes of input and model,
+    log files, `restarts`, the losses of a process after which all started again, each with the step it started from,
+    and `offset`, the energy (eV) that was subtracted from every energy sent.
 
     Raises
     ------
@@ -166,6 +167,7 @@ def sample(
         first_step = 0 if state is None else state.step
         report = {
             "status": "running",
+            "process": os.getpid(),
             "step": first_step,
             "total_steps": total_steps,
             "restarted_from": None if state is None else first_step,

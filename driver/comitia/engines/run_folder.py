@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from comitia.engines.ipi_input import IpiInput
+from comitia.engines.processes import is_running
 from comitia.errors import SettingsError
 from comitia.files import write_atomic
 
@@ -17,25 +18,27 @@ log = logging.getLogger(__name__)
 RECORD = "sample.json"
 RESTART = "RESTART"
 EXIT = "EXIT"
-LOCK_TIMEOUT = 3.0  # s for a run that was killed to end
+LOCK_TIMEOUT = 3.0  # s for a run to end
+ORPHAN_TIMEOUT = 30.0  # s for i-PI to end where its run was killed: it looks at signals once a second and ends its step
 
 
 @contextlib.contextmanager
 def to_ourselves(folder):
     """Hold the folder: two runs in one would write the same files.
 
-    Yields the descriptor that holds it. Children that inherit it hold it too, so that i-PI, which takes a second to
-    end when we are killed, cannot meet its successor.
+    Yields the descriptor that holds it. Children that inherit it hold it too, so that i-PI, which takes a second or
+    more to end when we are killed, cannot meet its successor.
     """
     descriptor = os.open(folder, os.O_RDONLY)
-    deadline = time.monotonic() + LOCK_TIMEOUT
+    begin = time.monotonic()
     try:
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                was_killed = not is_running(read_record(folder).get("process", os.getpid()))
+                if time.monotonic() - begin > (ORPHAN_TIMEOUT if was_killed else LOCK_TIMEOUT):
                     raise SettingsError(
                         f"{folder}: another comitia sample runs there; give each run its own --directory"
                     ) from None
