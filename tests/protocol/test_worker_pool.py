@@ -309,6 +309,27 @@ def test_a_consumer_that_takes_its_time_costs_no_worker(tmp_path):
     check(outcomes, asked)
 
 
+def test_a_pool_that_did_not_run_blames_no_worker(tmp_path, monkeypatch):
+    """As on a machine that was stopped: a time longer than every deadline has passed, in which nothing was read."""
+    asked, stopped, poll = requests(4), [], WorkerPool._poll
+
+    def stop(pool, timeout, listen=True):
+        computing = any(worker._phase and worker._phase[0] == "computing" for worker in pool._workers)
+        if len(stopped) < 2 and computing:  # since the last look
+            stopped.append(time.sleep(0.7))
+        else:
+            poll(pool, timeout, listen)
+
+    monkeypatch.setattr(WorkerPool, "_poll", stop)
+    with (
+        listen_unix(tmp_path / "socket") as door,
+        good_workers(door.address, 1, delay=0.25),
+        WorkerPool([door], N_ATOMS, deadlines=QUICK) as pool,
+    ):
+        check(list(pool.evaluate(asked)), asked)
+        assert (len(stopped), pool.n_lost) == (2, 0)
+
+
 def test_leaving_early_sends_workers_away_in_order(tmp_path):
     with a_pool("unix", tmp_path, n_good=2) as pool:
         answers = pool.evaluate(requests(50))

@@ -56,7 +56,7 @@ class WorkerPool:
         self._selector = selectors.DefaultSelector()
         self._accepting = self._closed = self._had_workers = False
         self._accept_again = 0.0
-        self._left = self._alone_since = self._looked = self._watched = time.monotonic()
+        self._alone_since = self._looked = self._watched = time.monotonic()
 
     def __enter__(self):
         return self
@@ -91,18 +91,14 @@ class WorkerPool:
             if there was no worker for `wait` or `idle` seconds while work was left.
         """
         self._queue = RequestQueue(requests, self.attempts)
-        self._resume()
-        self._alone_since = time.monotonic()
+        self._alone_since = self._resume()
         try:
             while not self._queue.done:
                 self._step()
                 if self._outcomes:
                     outcomes, self._outcomes = self._outcomes, []
-                    self._left = time.monotonic()
                     yield from outcomes
-                    self._resume()
         finally:
-            self._left = time.monotonic()
             self._abandon()
 
     def evaluate(self, requests):
@@ -127,11 +123,13 @@ class WorkerPool:
         self._selector.close()
 
     def _resume(self):
-        """We are back: while whoever asked was busy with the outcomes, no deadline passed."""
-        away = time.monotonic() - self._left
-        self._alone_since += away
+        """We look again, now: while whoever asked was busy, or this process did not run, no deadline passed."""
+        now = time.monotonic()
+        away = max(0.0, now - self._looked - TICK)
+        self._looked, self._alone_since = now, self._alone_since + away
         for worker in self._workers:
             worker.postpone(away)
+        return now
 
     def _abandon(self):
         """Nobody waits for the outcomes any more: workers that compute are sent away."""
@@ -147,10 +145,8 @@ class WorkerPool:
                 break
             self._hand_out(worker)
         self._poll(0.0 if self._outcomes else TICK)
-        now = time.monotonic()
-        if now - self._looked >= TICK:
-            self._looked = now
-            self._look_after(now)
+        if time.monotonic() - self._looked >= TICK:
+            self._look_after(self._resume())
 
     def _look_after(self, now):
         """Workers that are late, that there is one at all, and processes that we started."""
