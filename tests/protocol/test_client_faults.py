@@ -21,7 +21,7 @@ from comitia.protocol.client import Session, serve
 from comitia.protocol.transports import connect_tcp, connect_unix
 
 N_ATOMS = 3
-SILENCE = 1.0  # s, every deadline of the client
+SILENCE = 1.5  # s, every deadline of the client
 BOUND = 10.0  # s, 5 x the recovery that is wanted
 COMPUTING = 0.2  # s
 MATRIX = list(itertools.product(faulty_server.STATES, faulty_server.FAULTS))
@@ -39,15 +39,18 @@ class Ending:
 
 
 class Case:
-    """A faulty server in a process of its own, and our client in a thread."""
+    """A faulty server in a process of its own, and our client in a thread.
 
-    def __init__(self, transport, state, fault, folder):
+    Clients meet at `together` before they connect: a server whose processor starts others would be silent meanwhile.
+    """
+
+    def __init__(self, transport, state, fault, folder, together):
         self.n_atoms = faulty_server.N_ATOMS_SENDING if state == "sending" else N_ATOMS
         address = f"unix:{folder}/{state}-{fault}" if transport == "unix" else "tcp"
         self.slow = state == "computing"
         command = [sys.executable, "-S", "-E", str(SCRIPT), address, str(self.n_atoms), state, fault]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ending = None
+        self.ending, self.together = None, together
         self.thread = threading.Thread(target=self._run)
 
     def _compute(self, positions, cells):
@@ -61,6 +64,7 @@ class Case:
     def _run(self):
         kind, _, rest = self.process.stdout.readline().strip().partition(":")
         error, used = None, 0.0
+        self.together.wait(60)
         with connect_unix(rest, 5) if kind == "unix" else connect_tcp("127.0.0.1", int(rest.split(":")[1]), 5) as there:
             print("connected", file=self.process.stdin, flush=True)
             before = time.thread_time()
@@ -106,9 +110,9 @@ def check(state, fault, ending):
 @pytest.mark.parametrize("transport", ["unix", "tcp"])
 def test_servers_that_fail_in_every_state_at_once(transport, tmp_path, quick):
     with ExitStack() as stack:
-        cases = {}
+        cases, together = {}, threading.Barrier(len(MATRIX))
         for case in MATRIX:
-            cases[case] = Case(transport, *case, tmp_path)
+            cases[case] = Case(transport, *case, tmp_path, together)
             stack.callback(cases[case].end)
             cases[case].thread.start()
     for case, ran in cases.items():
@@ -124,7 +128,7 @@ def test_kill_matrix(tmp_path, quick):
     """One server at a time: how long until its client has ended?"""
     endings = {}
     for transport, case in itertools.product(["unix", "tcp"], MATRIX):
-        ran = Case(transport, *case, tmp_path)
+        ran = Case(transport, *case, tmp_path, threading.Barrier(1))
         ran.thread.start()
         ran.end()
         check(*case, ran.ending)
