@@ -26,6 +26,7 @@ START = (
     "units metal\nlattice fcc 4.7\nregion box block 0 2 0 2 0 2\ncreate_box 1 box\ncreate_atoms 1 box\nmass 1 40\n"
     "velocity all create 60 4711\n"
 )
+WHOLE = b"LammpS RestartT\0"  # the end of a restart file
 IN_ASE = """
 import os, sys
 import numpy as np
@@ -61,12 +62,11 @@ bias.close()
 def lammps(n_steps):
     """The command that begins, or goes on from the last restart file that LAMMPS had closed."""
     states = sorted((path for path in Path().glob("state.*")), key=lambda path: int(path.suffix[1:]))
-    whole = [path for path in states if path.stat().st_size == states[0].stat().st_size]
-    begin = f"read_restart {whole[-1]}\n" if whole else START
-    for path in states[len(whole) :]:
-        path.unlink()
+    if states and not states[-1].read_bytes().endswith(WHOLE):
+        states.pop().unlink()
+    begin = f"read_restart {states[-1]}\n" if states else START
     Path("in.lammps").write_text(f"{begin}{FORCES}restart {SAVED} state.*\nrun {n_steps} upto\n")
-    Path("plumed.dat").write_text(("RESTART\n" if whole else "") + BIAS)
+    Path("plumed.dat").write_text(("RESTART\n" if states else "") + BIAS)
     command = [sys.executable, "-m", "comitia.cli", "lammps", "run", "in.lammps", "--plumed", "plumed.dat"]
     return [*command, "--temperature", "60", "--", "-screen", "none", "-log", "none"]
 
@@ -83,7 +83,10 @@ def ase(n_steps):
 
 def reached():
     """The step that PLUMED has written last."""
-    rows = Path("COLVAR").read_bytes().split(b"\n")[-20:-1] if Path("COLVAR").exists() else []
+    try:
+        rows = Path("COLVAR").read_bytes().split(b"\n")[-20:-1]
+    except FileNotFoundError:  # not yet, or PLUMED has just put away that of a run without a saved state
+        rows = []
     return round(float(rows[-1].split()[0]) / TIME_STEP) if rows and not rows[-1].startswith(b"#") else -1
 
 
