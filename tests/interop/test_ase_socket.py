@@ -1,5 +1,6 @@
 """ASE's SocketIOCalculator, the strictest speaker of the old dialect, served by `comitia serve`."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -66,13 +67,13 @@ def test_a_crystal_and_its_cell_relax(transport, tmp_path):
 def test_a_molecule_without_a_cell(tmp_path):
     model = small_model(n_members=1)  # no extras: an empty message, which ASE must not take for a closed stream
     atoms = cluster(seed=2)
-    ready = tmp_path / "ready"
-    client = serve(tmp_path, atoms, model, "--unix", "comitia-test-molecule", "--ready-file", str(ready))
+    ready, name = tmp_path / "ready", f"comitia-test-{os.getpid()}"
+    client = serve(tmp_path, atoms, model, "--unix", name, "--ready-file", str(ready))
     while not ready.exists():  # the client comes first, and waits
         assert client.poll() is None
         time.sleep(0.02)
-    assert "Ar7, pbc FFF, 1 threads, server unix:/tmp/ipi_comitia-test-molecule" in ready.read_text()
-    with SocketIOCalculator(unixsocket="comitia-test-molecule") as calculator:
+    assert f"Ar7, pbc FFF, 1 threads, server unix:/tmp/ipi_{name}" in ready.read_text()
+    with SocketIOCalculator(unixsocket=name) as calculator:
         atoms.calc = calculator
         assert_allclose(atoms.get_potential_energy(), model.compute(atoms).energy, rtol=ENERGY)
         assert BFGS(atoms, logfile=None).run(fmax=0.001, steps=200)

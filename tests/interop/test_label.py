@@ -121,6 +121,12 @@ def test_a_client_with_other_atoms_refuses(tmp_path):
     assert "the atoms of the server are not those of the template, Ne16Ar16" in wrong.stderr
 
 
+def wait_until_ready(folder):
+    """Until somebody listens: a socket has its name a moment before, and these clients do not try again."""
+    while not (folder / "ready").exists():
+        time.sleep(0.02)
+
+
 def test_the_socket_client_of_ase(tmp_path):
     frames = pool(tmp_path)
     name = f"comitia-test-{os.getpid()}"
@@ -128,14 +134,13 @@ def test_the_socket_client_of_ase(tmp_path):
     def run():
         atoms = frames[0].copy()
         atoms.calc = LennardJones(sigma=3.4, epsilon=0.0104, rc=5.0)
-        while not Path(f"/tmp/ipi_{name}").exists():
-            time.sleep(0.02)
+        wait_until_ready(tmp_path)
         SocketClient(unixsocket=name).run(atoms, use_stress=True)
 
     workers = [threading.Thread(target=run) for _ in range(2)]
     for worker in workers:
         worker.start()
-    found = label(tmp_path, f"unix:{name}")
+    found = label(tmp_path, f"unix:{name}", ready_file=tmp_path / "ready")
     for worker in workers:
         worker.join(20)
     expected = []
@@ -154,13 +159,12 @@ def test_the_python_driver_of_i_pi(tmp_path):
     processes = []
 
     def start():
-        while not path.exists():
-            time.sleep(0.02)
+        wait_until_ready(tmp_path)
         processes.append(subprocess.Popen(list(map(str, command)), cwd=tmp_path))
 
     thread = threading.Thread(target=start)
     thread.start()
-    found = label(tmp_path, f"unix:{path}")
+    found = label(tmp_path, f"unix:{path}", ready_file=tmp_path / "ready")
     thread.join()
     assert processes[0].wait(20) == 0
     stiffness = 0.01 / 0.036749326 * 1.8897261**2  # eV/Å²

@@ -65,8 +65,8 @@ def finish(process):
 
 
 def steps(folder):
-    path = folder / "nve.out"
-    return [int(float(line.split()[0])) for line in path.read_text().splitlines() if not line.startswith("#")]
+    lines = (folder / "nve.out").read_text().split("\n")[:-1]  # the last one may not be whole
+    return [int(float(line.split()[0])) for line in lines if not line.startswith("#")]
 
 
 def wait_for_step(folder, step, process):
