@@ -125,7 +125,7 @@ class WorkerPool:
     def _resume(self):
         """We look again, now: while whoever asked was busy, or this process did not run, no deadline passed."""
         now = time.monotonic()
-        away = max(0.0, now - self._looked - TICK)
+        away = max(0.0, now - self._looked - 2 * TICK)  # twice: a look may come almost a tick late
         self._looked, self._alone_since = now, self._alone_since + away
         for worker in self._workers:
             worker.postpone(away)
