@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_xyz
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import comitia
 from comitia.cli import cli
@@ -124,11 +124,10 @@ def test_folds_calibrate_the_committee(fitted):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_fit_is_repeatable(fitted, data, tmp_path, threads):
     again = fit(settings(threads=threads), data, tmp_path / "m.safetensors", progress=False)
-    scale = np.abs(fitted.potential.weights).max()
-    assert_allclose(again.potential.weights, fitted.potential.weights, rtol=0, atol=1e-6 * scale)
-    assert again.potential.alpha_energy == pytest.approx(fitted.potential.alpha_energy, rel=1e-4)
+    assert_array_equal(again.potential.weights, fitted.potential.weights)
+    assert again.potential.alpha_energy == fitted.potential.alpha_energy
     other = fit(settings(seed=1), data, tmp_path / "m.safetensors", progress=False)
-    assert np.abs(other.potential.weights - fitted.potential.weights).max() > 1e-6 * scale
+    assert not np.allclose(other.potential.weights, fitted.potential.weights, rtol=1e-3)
 
 
 def test_members_may_be_drawn_from_the_posterior(fitted, data, tmp_path):

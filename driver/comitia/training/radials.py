@@ -1,10 +1,13 @@
 """Radial functions learned from the training structures, before the design matrix is made."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from comitia.density import Descriptor, optimal
 from comitia.density.features import N_COLUMNS
 from comitia.density.optimal import USUAL
+from comitia.threads import default_threads
 
 
 def _auto_correlations(n_channels, l_max):
@@ -49,7 +52,8 @@ def density_covariance(atoms, species, cutoff, l_max, contraction=None, n_thread
         features,
     )
     visited = optimal.spread_over(atoms)
-    total = sum(descriptor.sums([one], n_threads)[0] for one in visited) / sum(len(one) for one in visited)
+    with ThreadPoolExecutor(n_threads or default_threads()) as pool:  # over structures: any number gives the same bits
+        total = sum(pool.map(lambda one: descriptor.sums([one], 1)[0], visited)) / sum(len(one) for one in visited)
     total = total.reshape(len(species), len(contraction), l_max + 1, -1).sum(axis=0)  # over species of centres
     covariance = np.empty((len(contraction), l_max + 1, size, size))
     first, second = np.triu_indices(size)
