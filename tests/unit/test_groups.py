@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comitia.training.groups import MAX_GROUPS, deal_folds, draw_blocks, draw_members, make_blocks, make_groups
@@ -35,7 +35,7 @@ def test_frames_with_one_key_stay_together():
         assert len({group[i] for i in range(70) if keys[i] == key}) == 1
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=200), st.integers(0, 5))
 def test_groups_bound_memory_and_keep_blocks_whole(strata, seed):
     blocks, group, stratum = grouped(strata, seed)

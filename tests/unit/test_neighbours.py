@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from vesin import NeighborList
@@ -83,7 +83,7 @@ def test_pairs_equal_those_of_vesin(name, cutoff, n_atoms):
     size=st.floats(2.5, 12.0),
     cutoff=st.floats(0.5, 5.0),
 )
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_pairs_of_any_cell_equal_those_of_vesin(seed, n_atoms, pbc, size, cutoff):
     rng = np.random.default_rng(seed)
     cell = rng.uniform(-size, size, size=(3, 3))
@@ -92,7 +92,7 @@ def test_pairs_of_any_cell_equal_those_of_vesin(seed, n_atoms, pbc, size, cutoff
 
 
 @given(seed=st.integers(0, 2**32 - 1), distance=st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_atoms_far_outside_the_cell_keep_their_neighbours(seed, distance):
     rng = np.random.default_rng(seed)
     positions = rng.uniform(0, 1, size=(20, 3)) @ TRICLINIC
