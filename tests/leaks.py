@@ -12,12 +12,12 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 _SUBREAPER = 36  # prctl(PR_SET_CHILD_SUBREAPER): orphans of a child become ours, so a leaked grandchild is seen
-_GRACE = 5.0  # s that a process or a thread may take to end after the test
+_GRACE = 20.0  # s that a process or a thread may take to end after the test
 _SHARED = "/dev/shm"
 
 
 def _children():
-    """Process ids of our children -> command line; zombies are reaped and not counted."""
+    """Process ids of our children -> command line; zombies are not counted."""
     found = {}
     for listing in Path("/proc/self/task").glob("*/children"):
         try:
@@ -26,11 +26,12 @@ def _children():
             continue
         for pid in pids:
             try:
+                name, _, status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if command:
-                found[int(pid)] = command.strip()
+            if status.split()[0] != "Z":
+                found[int(pid)] = command.strip() or name  # a program that just begins has no command line yet
     # the helper of multiprocessing lives as long as the interpreter
     return {pid: command for pid, command in found.items() if "multiprocessing.resource_tracker" not in command}
 

@@ -67,18 +67,18 @@ def soak(n_frames):
         try:
             with WorkerPool([door], N_ATOMS) as pool:
                 requests = (Request(structures[number % 50], cells[number // 20 % 5]) for number in range(n_frames))
-                looks, start = [], time.monotonic()
+                looks, start = np.full((-(-n_frames // every), 7), -1), time.monotonic()
                 for number, answer in enumerate(pool.evaluate(requests)):
                     assert isinstance(answer, Answer), answer
                     if number % every == 0:
                         assert abs(answer.energy - structures[number % 50].sum()) < 1e-9
-                        looks.append((number, *state_of(os.getpid()), *state_of(worker.pid)))
+                        looks[number // every] = number, *state_of(os.getpid()), *state_of(worker.pid)
                 elapsed = time.monotonic() - start
             assert worker.wait(20) == 0
         finally:
             worker.kill()
             worker.wait()
-    looks = np.array(looks)[round(WARM * len(looks)) :]
+    looks = looks[round(WARM * len(looks)) :]
     assert (looks[:, [2, 3, 5, 6]] == looks[0, [2, 3, 5, 6]]).all(), "descriptors or threads changed"
     slopes = [1e4 * np.polyfit(looks[:, 0], looks[:, column], 1)[0] for column in (1, 4)]
     grown = (looks[-1, [1, 4]] - looks[0, [1, 4]]).tolist()

@@ -243,8 +243,9 @@ def test_a_server_that_goes_is_noticed_at_once(state, half, abrupt):
 
 
 def test_a_server_that_falls_silent_is_named(monkeypatch):
-    with Serving(Springs(np.zeros((3, 3))), 3, silence=0.2) as serving:
-        serving.server.say(messages.encode_init(0, ""))
+    serving = Serving(Springs(np.zeros((3, 3))), 3, silence=0.2)
+    serving.server.say(messages.encode_init(0, ""))  # before its silence counts
+    with serving:
         error = serving.join()
     assert isinstance(error, PeerError)
     assert "unix:test" in str(error)

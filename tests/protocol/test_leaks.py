@@ -5,14 +5,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 import pytest
 from leaks import KINDS, leak_guard
-
-LASTING = 1.0  # s that a leaked thread lasts
 
 
 def leave_a_process(kept):
@@ -22,9 +19,10 @@ def leave_a_process(kept):
 
 
 def leave_a_thread(kept):
-    thread = threading.Thread(target=time.sleep, args=(LASTING,))
+    told = threading.Event()
+    thread = threading.Thread(target=told.wait)
     thread.start()
-    kept.append(thread.join)
+    kept.extend([told.set, thread.join])
 
 
 def leave_a_descriptor(kept):
