@@ -256,7 +256,7 @@ def test_whatever_a_client_sends_gives_a_sentence(folder, plugin_cache, answer, 
     client = threading.Thread(target=faulty_client, args=(path, answer))
     client.start()
     try:
-        assert re.search(sentence, refused(plugin_cache, "bad", f"unix {path} timeout 2"))
+        assert re.search(sentence, refused(plugin_cache, "bad", f"unix {path} timeout 10"))
     finally:
         client.join(20)
     assert not client.is_alive()
