@@ -58,6 +58,15 @@ def start(folder, *options, steps=FOR_EVER, name="nve.xml", environment=None):
     return process
 
 
+def in_slow_motion(folder):
+    """The environment in which i-PI sleeps in every step, until `slow` is removed: it is far from its end meanwhile."""
+    (folder / "slow").touch()
+    pause = "max(seconds, 0.03 * os.path.exists('slow'))"
+    text = f"import os, time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep({pause})\n"
+    (folder / "sitecustomize.py").write_text(text)
+    return {"PYTHONPATH": str(folder)}
+
+
 def finish(process):
     """(exit code, all that was said)."""
     said, _ = process.communicate(timeout=PATIENCE)
@@ -177,7 +186,8 @@ def test_a_run_that_loses_a_process_comes_to_its_end(folder, loss, tmp_path_fact
     _with_checkpoints(folder, n_beads)
     atoms = crystal(repeats=(4, 4, 4) if n_beads > 1 else (2, 2, 4), seed=1)  # most of the time is that of a force
     write_ipi_xyz(folder / "init.xyz", atoms)
-    process = start(folder, *(["--clients", "2"] if n_beads > 1 else ["--stall", "8"]), steps=total)
+    options = ["--clients", "2"] if n_beads > 1 else ["--stall", "8"]
+    process = start(folder, *options, steps=total, environment=in_slow_motion(folder))
     wait_for_step(folder, 25, process)
     victim = child(process, "serve")
     if loss == "i-PI killed":
@@ -188,6 +198,7 @@ def test_a_run_that_loses_a_process_comes_to_its_end(folder, loss, tmp_path_fact
     if loss == "client killed in a force":
         time.sleep(0.3)  # it is stopped, and its request waits in its socket
         os.kill(victim, signal.SIGKILL)
+    (folder / "slow").unlink()
     begin, reached = time.monotonic(), max(steps(folder))
     while process.poll() is None and max(steps(folder)) <= reached:  # the outputs are cut back, then go on
         time.sleep(0.05)
@@ -253,13 +264,14 @@ def test_a_biased_run_that_is_killed_goes_on_with_every_hill_once(folder):
         text = text.replace(old, new)
     (folder / "nve.xml").write_text(text.replace("prefix='plumed'", "prefix='nve'"))
     (folder / "plumed.dat").write_text(METADYNAMICS)
-    process = start(folder, steps=total)
+    process = start(folder, steps=total, environment=in_slow_motion(folder))
     wait_for_step(folder, 50, process)
     (ipi,) = [pid for pid in _children(process) if "serve" not in Path(f"/proc/{pid}/cmdline").read_text()]
     saved = hold_between_checkpoints(ipi, folder / "nve.checkpoint")
     wait_for_copy(folder / ".nve.checkpoint.whole", saved)
     os.truncate(folder / "nve.checkpoint", 1000)  # as if the next one was being written
     os.kill(ipi, signal.SIGKILL)
+    (folder / "slow").unlink()
     code, said = finish(process)
     assert code == 0, said
     assert not (folder / ".nve.checkpoint.whole").exists()
