@@ -34,7 +34,8 @@ class Oscillators(Dummy_driver):
         members = 0.025 * np.array([0.94, 0.98, 1.03, 1.05]) * (pos**2).sum()
         return members.mean(), -0.05 * pos, cell * 0.0, json.dumps({"committee_pot": members.tolist()})
 """
-INPUT = """<simulation verbosity='low' floatformat='%24.16e'>
+# replicas in threads would draw from the one generator of random numbers in any order
+INPUT = """<simulation threading='False' verbosity='low' floatformat='%24.16e'>
  <output prefix='run'>
   <properties stride='3' filename='study'> [step, ensemble_temperature{kelvin}, potential{electronvolt}] </properties>
   <trajectory filename='pos' stride='6' cell_units='angstrom'> positions{angstrom} </trajectory>
