@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import systems
 import yaml
-from combinations import SPECIES, committee, derivative, energy, evaluate
+from combinations import SPECIES, check_gradient, committee, evaluate
 from numpy.testing import assert_allclose
 
 from comitia.engines.composed import ComposedPotential, ComposedPredictions, PotentialSettings
@@ -29,17 +29,7 @@ def test_forces_and_virial_are_the_gradient(core, alpha):
     atoms = systems.structures(SPECIES)["triclinic"]
     found = evaluate(potential, atoms)
     assert 0.05 < found.mixing[0] < 0.95  # the weight and its derivative both count
-    for i, a in ((0, 0), (2, 1), (5, 2)):
-        shift = np.zeros_like(atoms.positions)
-        shift[i, a] = 1.0
-        slope = derivative(lambda x, shift=shift: energy(potential, atoms, positions=atoms.positions + x * shift))
-        assert_allclose(found.forces[0, i, a], -slope, atol=1e-7)
-    for i, j in ((0, 0), (1, 2), (2, 2)):
-        strain = np.zeros((3, 3))
-        strain[i, j] += 0.5
-        strain[j, i] += 0.5
-        slope = derivative(lambda x, strain=strain: energy(potential, atoms, strain=x * strain))
-        assert_allclose(0.5 * (found.virials[0, i, j] + found.virials[0, j, i]), -slope, atol=1e-7)
+    check_gradient(potential, atoms, found)
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 1.7}, {"weights": [3.0, 1.0, 0.5, 0.5]}])
