@@ -12,7 +12,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 _SUBREAPER = 36  # prctl(PR_SET_CHILD_SUBREAPER): orphans of a child become ours, so a leaked grandchild is seen
-_GRACE = 20.0  # s that a process or a thread may take to end after the test
+_GRACE = 5.0  # s that a process or a thread may take to end after the test
 _SHARED = "/dev/shm"
 
 

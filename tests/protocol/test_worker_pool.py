@@ -251,7 +251,7 @@ def test_no_worker_is_an_error_with_the_address(tmp_path):
         begin = time.monotonic()
         with pytest.raises(PeerError, match=r"socket: no worker for 0.3 s \(none came\)") as caught:
             list(pool.evaluate(requests(1)))
-        assert time.monotonic() - begin < BOUND
+        assert time.monotonic() - begin < 5 * 0.4
     assert caught.value.exit_code == 4
 
 
