@@ -271,7 +271,7 @@ class InputRun:
             path = Path(folder) / "labels"
             try:
                 self.lmp.command(f"labelmap write {path}")
-            except Exception:
+            except Exception:  # types without labels: that is all that its module raises
                 return None
             found = dict(re.findall(r"(\d+)\s+\"+([^\"]+)\"+", path.read_text())) if path.is_file() else {}
         return [found[str(i)].strip() for i in range(1, n_types + 1)] if len(found) >= n_types else None

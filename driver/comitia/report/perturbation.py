@@ -56,7 +56,7 @@ def _draw_weights(axes, difference, weights, temperature):
     size = 1 / np.sum(share**2)
     axes.set_xlabel("share of the frames, heaviest first")
     axes.set_ylabel("share of the average")
-    axes.set_title(f"weights: {len(share)} frames, effective {size:.0f}, largest {100 * share[0]:.1f} %")
+    axes.set_title(f"weights: effective {size:.0f} of {len(share)}, largest {100 * share[0]:.1f} %")
 
 
 def _draw_convergence(axes, model, reference, temperature, weights, found):
